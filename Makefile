@@ -1,0 +1,46 @@
+# For people. `make help` lists the targets. Everything that is needed is installed by name, at pinned versions, from
+# the package registries into the user's cache ($XDG_CACHE_HOME/stowage); nothing is written outside of it and this
+# checkout.
+
+PYTHON ?= python3
+BOOTSTRAP = $(PYTHON) -m tools.bootstrap
+# Evaluated in recipes only: makes the environment if it is not there.
+VENV = $$($(BOOTSTRAP) venv)
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format crds docs bench env lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## Show the whole path on this machine (KEEP=1 leaves the cluster up)
+	@venv=$(VENV) && "$$venv/bin/python" -m e2e.demo $(if $(KEEP),--keep)
+
+test: ## Run all tests, on real parts (PYTEST_ARGS="-k name" for some)
+	@venv=$(VENV) && vllm=$$($(BOOTSTRAP) vllm) && "$$venv/bin/python" -m e2e.controlplane build >/dev/null && \
+	STOWAGE_VLLM_ENV="$$vllm" "$$venv/bin/python" -m tools.run_tests $(PYTEST_ARGS)
+
+check: ## Run every static check: format, lint, types, layers, generated files
+	@venv=$(VENV) && "$$venv/bin/python" -m tools.check
+
+format: ## Format the code
+	@venv=$(VENV) && "$$venv/bin/ruff" format . && "$$venv/bin/ruff" check --fix .
+
+crds: ## Generate the CRD and the reference pages from the models
+	@venv=$(VENV) && "$$venv/bin/python" -m tools.generate_crd && "$$venv/bin/python" -m tools.generate_docs
+
+docs: crds ## Same as crds: the reference pages are generated together with the CRD
+
+bench: ## Run the benchmarks; each prints a table
+	@venv=$(VENV) && for script in bench/*.py; do echo "== $$script"; "$$venv/bin/python" "$$script" || exit 1; done
+
+env: ## Print the shell lines that put this checkout's commands on PATH: eval "$$(make -s env)"
+	@$(BOOTSTRAP) env
+
+lock: ## Compile the lock files anew
+	@$(PYTHON) -m tools.lock
+
+clean: ## Remove what tests and tools left in the checkout (caches outside of it are kept)
+	@rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
