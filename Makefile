@@ -9,13 +9,17 @@ VENV = $$($(BOOTSTRAP) venv)
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format crds docs bench env lock clean
+.PHONY: help demo down test check format crds bench env lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ## Show the whole path on this machine (KEEP=1 leaves the cluster up)
-	@venv=$(VENV) && "$$venv/bin/python" -m e2e.demo $(if $(KEEP),--keep)
+	@venv=$(VENV) && vllm=$$($(BOOTSTRAP) vllm) && \
+	STOWAGE_VLLM_ENV="$$vllm" "$$venv/bin/python" -m e2e.demo $(if $(KEEP),--keep)
+
+down: ## End the cluster that `make demo KEEP=1` left up
+	@venv=$(VENV) && "$$venv/bin/python" -m e2e.demo --down
 
 test: ## Run all tests, on real parts (PYTEST_ARGS="-k name" for some)
 	@venv=$(VENV) && vllm=$$($(BOOTSTRAP) vllm) && "$$venv/bin/python" -m e2e.controlplane build >/dev/null && \
@@ -30,7 +34,6 @@ format: ## Format the code
 crds: ## Generate the CRD and the reference pages from the models
 	@venv=$(VENV) && "$$venv/bin/python" -m tools.generate_crd && "$$venv/bin/python" -m tools.generate_docs
 
-docs: crds ## Same as crds: the reference pages are generated together with the CRD
 
 bench: ## Run the benchmarks; each prints a table
 	@venv=$(VENV) && for script in bench/*.py; do echo "== $$script"; "$$venv/bin/python" "$$script" || exit 1; done
