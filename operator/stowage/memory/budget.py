@@ -1,0 +1,152 @@
+"""The ledger of one shape on one device: the one entrance to this layer.
+
+A shape that the engine would not accept at all gives a refusal; any other gives the ledger of its tightest
+rank, whose verdict says whether it fits. The budget equations are in kv_budget.py, the terms in rank.py,
+the checks in margins.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from stowage.api.reasons import Reason
+from stowage.api.refusal import Refusal
+from stowage.memory.band import Band
+from stowage.memory.batch_limits import default_batch_limits
+from stowage.memory.constraints import check_shape
+from stowage.memory.device import DeviceMemory
+from stowage.memory.engine_version import EngineVersion
+from stowage.memory.kv_budget import KvBudget, kv_budget
+from stowage.memory.ledger import Ledger
+from stowage.memory.margins import margins
+from stowage.memory.rank import rank_terms
+from stowage.memory.setting import Setting
+from stowage.memory.shape import EngineShape
+from stowage.memory.verdict import judge
+from stowage.model.profile import ModelProfile
+
+__all__ = [
+    "Band",
+    "DeviceMemory",
+    "EngineShape",
+    "Ledger",
+    "default_batch_limits",
+    "largest_max_num_seqs",
+    "ledger",
+    "rank_ledgers",
+    "tightest",
+]
+
+
+def ledger(
+    profile: ModelProfile, shape: EngineShape, device: DeviceMemory, version: EngineVersion
+) -> Ledger | Refusal:
+    """Give the ledger of the tightest rank, or the refusal of a shape that the engine does not accept."""
+    ledgers = rank_ledgers(profile, shape, device, version)
+    return ledgers if isinstance(ledgers, Refusal) else tightest(ledgers)
+
+
+def tightest(ledgers: Sequence[Ledger]) -> Ledger:
+    """Choose the rank that decides: the worst verdict, then the least KV memory to spare."""
+    return min(ledgers, key=_tightness)
+
+
+def rank_ledgers(
+    profile: ModelProfile, shape: EngineShape, device: DeviceMemory, version: EngineVersion
+) -> tuple[Ledger, ...] | Refusal:
+    """Give one ledger for each pipeline stage, as its ranks are alike; all carry the smallest block count."""
+    setting = Setting(profile, shape, device, version)
+    refusal = check_shape(profile, shape, device) or _check_kv_dtype(setting)
+    if refusal is not None:
+        return refusal
+    budgets = [
+        kv_budget(setting, rank_terms(setting, stage)) for stage in range(shape.pipeline_parallel_size)
+    ]
+    num_blocks = min(budget.num_blocks(shape.max_model_len) for budget in budgets)
+    return tuple(_ledger(setting, budget, num_blocks) for budget in budgets)
+
+
+def largest_max_num_seqs(
+    profile: ModelProfile, shape: EngineShape, device: DeviceMemory, version: EngineVersion
+) -> int | None:
+    """Search the largest max_num_seqs, up to max_num_batched_tokens, that fits; None where not even 1 does."""
+
+    def fits(number: int) -> bool:
+        answer = ledger(profile, replace(shape, max_num_seqs=number), device, version)
+        return isinstance(answer, Ledger) and answer.verdict == "Fits"
+
+    if not fits(1):
+        return None
+    low, high = 1, shape.max_num_batched_tokens
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if fits(middle) else (low, middle - 1)
+    return low
+
+
+def _check_kv_dtype(setting: Setting) -> Refusal | None:
+    if setting.kv_element_bytes is not None:
+        return None
+    message = f"kv_cache_dtype {setting.shape.kv_cache_dtype!r} is not sized by this version."
+    hint = "Use auto, bfloat16, float16, fp8, fp8_e4m3 or fp8_e5m2."
+    return Refusal(Reason.UNSUPPORTED_DTYPE, message, hint)
+
+
+def _tightness(entry: Ledger) -> tuple[int, int]:
+    verdicts = ("DoesNotFit", "Tight", "Fits")
+    return verdicts.index(entry.verdict), entry.kv_cache_bytes - entry.kv_needed_bytes
+
+
+def _ledger(setting: Setting, budget: KvBudget, num_blocks: int) -> Ledger:
+    terms, length = budget.terms, setting.shape.max_model_len
+    verdict, refusal, caution = judge(margins(setting, budget))
+    available, band = budget.available_bytes(length), budget.band(length)
+    limit = setting.profile.max_model_len
+    concurrency = num_blocks / terms.pool.blocks_per_request(length)
+    return Ledger(
+        rank=terms.name,
+        total_bytes=setting.device.total_bytes,
+        budget_bytes=budget.budget_bytes,
+        in_use_before_bytes=int(terms.in_use_before.value),
+        weights_bytes=terms.weights.tensor_bytes,
+        weights_allocated_bytes=terms.weights.block_bytes,
+        persistent_bytes=terms.persistent_bytes(length),
+        non_torch_bytes=int(terms.non_torch.value),
+        activation_bytes=int(terms.activation.value),
+        cuda_graph_bytes=int(terms.graphs.value),
+        kv_cache_bytes=available,
+        kv_cache_band=band,
+        block_size=terms.pool.block_size,
+        num_gpu_blocks=num_blocks,
+        kv_tokens=_kv_tokens(setting, budget, num_blocks, concurrency),
+        kv_bytes_per_token=terms.pool.bytes_per_token,
+        max_concurrency=concurrency,
+        verdict=verdict,
+        refusal=refusal,
+        largest_max_model_len=budget.largest_max_model_len(limit),
+        safe_max_model_len=budget.largest_max_model_len(limit, shift_bytes=band.low - available),
+        kv_needed_bytes=budget.needed_bytes(length),
+        kv_cache_pinned=budget.pinned,
+        cuda_graphs_counted=setting.version.graphs_subtracted,
+        in_use_before_counted=setting.version.equation == "device-used",
+        caution=caution,
+        host_memory_bytes=_host_bytes(setting, budget),
+    )
+
+
+def _kv_tokens(setting: Setting, budget: KvBudget, num_blocks: int, concurrency: float) -> int:
+    """Count tokens as the release prints them: from the concurrency, or from blocks shared among groups."""
+    pool = budget.terms.pool
+    if setting.version.capacity_report == "concurrency":
+        return int(concurrency * setting.shape.max_model_len)
+    return num_blocks // len(pool.groups) * pool.block_size
+
+
+def _host_bytes(setting: Setting, budget: KvBudget) -> int:
+    """Give the host memory that a CPU engine needs, at the upper end of the estimates."""
+    if not setting.device.is_cpu:
+        return 0
+    terms, length = budget.terms, setting.shape.max_model_len
+    fixed = terms.weights.block_bytes + terms.persistent_bytes(length) + budget.available_bytes(length)
+    return int(fixed + terms.non_torch.high + terms.activation.high)

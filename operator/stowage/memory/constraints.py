@@ -1,0 +1,124 @@
+"""Which shapes the engine accepts at all, each rule as a refusal that says what would work.
+
+Rules of vLLM: `verify_with_parallel_config`, `divide()` in the parallel layers, scheduler checks. A shape
+that breaks one ends the server at start whatever memory there is, so no ledger is made for it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from stowage.api.reasons import Reason
+from stowage.api.refusal import Refusal
+from stowage.memory.device import DeviceMemory
+from stowage.memory.shape import EngineShape
+from stowage.model.dtype import element_type
+from stowage.model.profile import LayerProfile, ModelProfile
+
+_MAX_SUGGESTED_RANKS = 16
+
+
+def check_shape(profile: ModelProfile, shape: EngineShape, device: DeviceMemory) -> Refusal | None:
+    """Give the first rule that the shape breaks, or None where the engine would accept it."""
+    parallel = check_parallelism(profile, shape.tensor_parallel_size, shape.pipeline_parallel_size)
+    return (
+        parallel
+        or _check_limits(profile, shape)
+        or _check_precision(shape, device)
+        or _check_cpu(shape, device)
+    )
+
+
+@lru_cache(maxsize=1024)
+def check_parallelism(
+    profile: ModelProfile, tensor_parallel_size: int, pipeline_parallel_size: int
+) -> Refusal | None:
+    """Check that heads, feed-forward, vocabulary and layers can be split this way."""
+    tp, pp = tensor_parallel_size, pipeline_parallel_size
+    if tp < 1 or pp < 1:
+        message = f"Parallel sizes are tensor {tp} and pipeline {pp}; both must be at least 1."
+        return Refusal(Reason.INVALID_PARALLELISM, message)
+    problem = _indivisible(profile, tp)
+    if problem is not None:
+        sizes = ", ".join(map(str, tensor_parallel_sizes(profile)))
+        return Refusal(Reason.INVALID_PARALLELISM, problem, f"This model works with TP {sizes}.")
+    if pp > profile.num_layers:
+        message = f"Pipeline parallel size {pp} is larger than the model's {profile.num_layers} layers."
+        return Refusal(Reason.INVALID_PARALLELISM, message, f"Use at most {profile.num_layers}.")
+    return None
+
+
+@lru_cache(maxsize=256)
+def tensor_parallel_sizes(profile: ModelProfile) -> tuple[int, ...]:
+    """Give the tensor parallel sizes up to 16 that the model can be split by."""
+    return tuple(size for size in range(1, _MAX_SUGGESTED_RANKS + 1) if _indivisible(profile, size) is None)
+
+
+def _indivisible(profile: ModelProfile, tp: int) -> str | None:
+    for layer in dict.fromkeys(profile.layers):
+        problem = _indivisible_layer(layer, tp)
+        if problem is not None:
+            return problem
+    if profile.padded_vocab_size % tp:
+        return f"TP {tp} does not divide the padded vocabulary of {profile.padded_vocab_size}."
+    return None
+
+
+def _indivisible_layer(layer: LayerProfile, tp: int) -> str | None:
+    heads, kv_heads = layer.attention.num_heads, layer.attention.num_kv_heads
+    if heads % tp:
+        return f"TP {tp} does not divide the {heads} attention heads."
+    if kv_heads % tp and tp % kv_heads:
+        return f"TP {tp} neither divides the {kv_heads} key/value heads nor is a multiple of them."
+    if layer.mlp.intermediate_size % tp:
+        return f"TP {tp} does not divide the feed-forward size of {layer.mlp.intermediate_size}."
+    return None
+
+
+def _check_limits(profile: ModelProfile, shape: EngineShape) -> Refusal | None:
+    if min(shape.max_model_len, shape.max_num_seqs, shape.max_num_batched_tokens) < 1:
+        message = "max_model_len, max_num_seqs and max_num_batched_tokens must each be at least 1."
+        return Refusal(Reason.INVALID_SPEC, message)
+    if shape.max_num_batched_tokens < shape.max_num_seqs:
+        message = (
+            f"max_num_batched_tokens {shape.max_num_batched_tokens} is smaller than "
+            f"max_num_seqs {shape.max_num_seqs}, which the engine refuses."
+        )
+        return Refusal(Reason.PIN_CONFLICT, message, "Raise the first or lower the second.")
+    if not 0 < shape.gpu_memory_utilization <= 1:
+        message = (
+            f"gpu_memory_utilization is {shape.gpu_memory_utilization:g}; it must be above 0 and at most 1."
+        )
+        return Refusal(Reason.INVALID_SPEC, message)
+    if shape.kv_cache_memory_bytes is not None and shape.kv_cache_memory_bytes < 1:
+        message = f"kv_cache_memory_bytes is {shape.kv_cache_memory_bytes}; it must be at least 1."
+        return Refusal(Reason.INVALID_SPEC, message)
+    if shape.max_model_len > profile.max_model_len:
+        message = (
+            f"max_model_len {shape.max_model_len:,} is longer than the model's {profile.max_model_len:,}."
+        )
+        return Refusal(Reason.CONTEXT_TOO_LONG, message, f"Use at most {profile.max_model_len}.")
+    return None
+
+
+def _check_precision(shape: EngineShape, device: DeviceMemory) -> Refusal | None:
+    dtype = None if shape.dtype == "auto" else element_type(shape.dtype)
+    if shape.dtype != "auto" and dtype is None:
+        message = f"dtype {shape.dtype!r} is not known."
+        return Refusal(Reason.UNSUPPORTED_DTYPE, message, "Use auto, bfloat16, float16 or float32.")
+    if dtype == "bfloat16" and not device.is_cpu and device.compute_capability < (8, 0):
+        message = f"{device.name} has no bfloat16 (compute capability below 8.0)."
+        return Refusal(Reason.UNSUPPORTED_DTYPE, message, "Use dtype auto or float16.")
+    return None
+
+
+def _check_cpu(shape: EngineShape, device: DeviceMemory) -> Refusal | None:
+    if not device.is_cpu:
+        return None
+    if shape.kv_cache_memory_bytes is None:
+        message = "On CPU nodes the size of the KV cache must be stated (kv_cache_memory_bytes)."
+        return Refusal(Reason.PIN_CONFLICT, message, "Otherwise the engine takes a share of the whole node.")
+    if shape.world_size > 1:
+        message = "Parallel sizes above 1 are not supported on CPU nodes."
+        return Refusal(Reason.NOT_SUPPORTED, message, "Use more replicas instead.")
+    return None

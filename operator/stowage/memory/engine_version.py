@@ -1,0 +1,125 @@
+"""How one release of the engine accounts for memory: a lookup in a table of sourced changes.
+
+Defaults, equations and reporting rules changed many times between releases, some of them together, so every
+prediction is keyed by version. A release newer than the table is treated like the newest known one and says
+so; anything that is not a release number is refused.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from importlib.resources import files
+from typing import Any, Final
+
+from stowage.api.reasons import Reason
+from stowage.api.refusal import Refusal
+
+_RELEASE: Final = re.compile(
+    r"v?(0|[1-9]\d{0,3})\.(0|[1-9]\d{0,3})(?:\.(0|[1-9]\d{0,3}))?(?:\.\d{1,3})?"
+    r"((?:a|b|rc)\d+)?(?:\.post\d+)?(?:\.dev\d+)?(?:\+[a-zA-Z0-9.]+)?"
+)
+
+Release = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineVersion:
+    """Memory accounting of one vLLM release.
+
+    `equation` names how the KV bytes come about ("device-used", "torch-peak", "total-consumed", see
+    budget.py), `snapshot` what the first memory snapshot leaves out of the budget ("device": nothing,
+    "before-nccl", "after-nccl"). `graphs_subtracted`: the CUDA-graph estimate comes out of the budget.
+    `default_runner` is "V1" or "V2", with `v2_architectures` on V2 anyway. `capacity_report` is "blocks" or
+    "concurrency". `assumed_from` is the release whose behaviour was taken because this one is newer than
+    the table, else None.
+    """
+
+    version: str
+    equation: str
+    default_gpu_memory_utilization: float
+    graphs_subtracted: bool
+    snapshot: str
+    default_runner: str
+    v2_architectures: tuple[str, ...]
+    capture_step_above_256: int
+    blackwell_capture_ceiling: int
+    null_block_reserved: bool
+    capacity_report: str
+    window_batches_in_flight: str
+    allocator_split_limit_bytes: int | None
+    sampler: str
+    small_defaults_on_a100: bool
+    largest_defaults_from_bytes: int | None
+    assumed_from: str | None = None
+
+    @property
+    def runner(self) -> str:
+        """The model runner that serves most architectures, "V1" or "V2"."""
+        return self.default_runner
+
+    def runner_for(self, architecture: str) -> str:
+        """Give the model runner that serves this architecture by default."""
+        return "V2" if architecture in self.v2_architectures else self.default_runner
+
+    @property
+    def note(self) -> str | None:
+        """A sentence for people where the figures are those of another release."""
+        if self.assumed_from is None:
+            return None
+        return f"vLLM {self.version} is newer than this table; figures are those of {self.assumed_from}."
+
+
+@cache
+def _table() -> dict[str, Any]:
+    text = files("stowage.memory").joinpath("engine_versions.toml").read_text(encoding="utf-8")
+    return tomllib.loads(text)
+
+
+def newest_engine_version() -> str:
+    """Give the newest release that the table knows, as in "0.32.0"."""
+    return str(_table()["newest"])
+
+
+@lru_cache(maxsize=256)
+def engine_version(name: str) -> EngineVersion | Refusal:
+    """Look a release up by its version string; a leading v and suffixes like .post1 or rc1 are understood."""
+    table = _table()
+    wanted, oldest, newest = _release(name), _release(table["oldest"]), _release(table["newest"])
+    if wanted is None or oldest is None or newest is None:
+        message = f"{name!r} is not a vLLM release."
+        return Refusal(Reason.UNSUPPORTED_ENGINE_VERSION, message, f"Use one like {table['newest']}.")
+    if wanted < oldest:
+        message = f"vLLM {name} is older than {table['oldest']}, the first version that is sized here."
+        return Refusal(
+            Reason.UNSUPPORTED_ENGINE_VERSION, message, f"Use {table['oldest']} to {table['newest']}."
+        )
+    state = dict(table["initial"])
+    for change in table["change"]:
+        since = _release(change["since"])
+        if since is not None and since <= wanted:
+            state.update(change["set"])
+    return _version(name.removeprefix("v"), state, table["newest"] if wanted > newest else None)
+
+
+def _release(name: str) -> Release | None:
+    match = _RELEASE.fullmatch(name)
+    return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else None
+
+
+def _version(name: str, state: dict[str, Any], assumed_from: str | None) -> EngineVersion:
+    plain = {
+        key: state[key]
+        for key in EngineVersion.__dataclass_fields__
+        if key in state and key != "v2_architectures"
+    }
+    return EngineVersion(
+        version=name,
+        v2_architectures=tuple(state["v2_architectures"]),
+        allocator_split_limit_bytes=state["allocator_split_limit_mib"] * 2**20 or None,
+        largest_defaults_from_bytes=state["largest_defaults_from_gib"] * 2**30 or None,
+        assumed_from=assumed_from,
+        **plain,
+    )

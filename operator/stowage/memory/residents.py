@@ -1,0 +1,48 @@
+"""What stays on a device besides weights, KV cache and graphs.
+
+Three kinds: buffers of the model runner (torch, exact), growth outside the allocator (kernels, handles,
+communicators: an estimate), and what was in use before the engine took its first look (context, and from
+0.11 on the communicators). Which of them come out of the budget depends on the release; budget.py decides.
+"""
+
+from __future__ import annotations
+
+from stowage.memory.engine_version import EngineVersion
+from stowage.memory.estimates import (
+    NOTHING,
+    Estimate,
+    context_bytes,
+    nccl_bytes,
+    non_torch_growth_bytes,
+    v2_state_bytes_per_logit,
+)
+from stowage.memory.setting import Setting
+from stowage.memory.shape import EngineShape
+from stowage.memory.weights import RankLayout
+
+
+def sampler_state_bytes(setting: Setting, layout: RankLayout) -> int:
+    """Give the bytes that the V2 runner keeps for penalties and token masks, on the last stage."""
+    if not layout.is_last or setting.runner != "V2":
+        return 0
+    logits = setting.shape.max_num_seqs * setting.profile.padded_vocab_size
+    return int(v2_state_bytes_per_logit() * logits)
+
+
+def block_table_bytes(max_num_seqs: int, blocks_per_row: int) -> int:
+    """Give the bytes of a block table: one 32-bit number for each block that a request may have."""
+    return 4 * max_num_seqs * blocks_per_row
+
+
+def non_torch_bytes(shape: EngineShape, version: EngineVersion) -> Estimate:
+    """Give the growth outside the allocator that the release's budget counts."""
+    growth = non_torch_growth_bytes(shape.world_size)
+    if version.snapshot == "after-nccl":
+        return growth
+    return growth.plus(nccl_bytes(shape.world_size))
+
+
+def in_use_before_bytes(shape: EngineShape, version: EngineVersion) -> Estimate:
+    """Give what this process itself has in use when the release takes its first snapshot."""
+    communicators = nccl_bytes(shape.world_size) if version.snapshot == "after-nccl" else NOTHING
+    return context_bytes().plus(communicators)

@@ -1,0 +1,134 @@
+"""From a checkpoint summary to a model profile, or to a refusal that says why not.
+
+The one entrance to this layer. Whatever is not understood (architecture, quantisation, rotary kind, mixed
+windows, a missing field, headers that contradict the configuration) ends in a refusal with a sentence;
+nothing is treated as if it were a Llama.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from stowage.api.reasons import Reason
+from stowage.api.refusal import Refusal
+from stowage.model.architectures import ARCHITECTURES
+from stowage.model.checkpoint import compare
+from stowage.model.config_fields import BadField, UnsupportedFeature, count, flag, word
+from stowage.model.dtype import element_type
+from stowage.model.profile import ModelProfile
+from stowage.model.quantization import quantization_refusal
+from stowage.model.rope import read_rope
+from stowage_runtime.contract import CheckpointSummary
+
+_SUPPORTED = ", ".join(sorted(ARCHITECTURES))
+
+
+def read_profile(summary: CheckpointSummary) -> ModelProfile | Refusal:
+    """Read config.json and, where there are any, the headers; see `ModelProfile` for what results."""
+    try:
+        refusal = _unsupported(summary.config) or quantization_refusal(summary)
+        profile = refusal or _profile(summary)
+    except UnsupportedFeature as problem:
+        return Refusal(
+            Reason.UNSUPPORTED_ARCHITECTURE, str(problem), "Use another model, or a newer version."
+        )
+    except BadField as problem:
+        return Refusal(
+            Reason.INVALID_MODEL_CONFIG, str(problem), "Repair config.json, or give a correct one."
+        )
+    if isinstance(profile, Refusal) or not summary.tensors:
+        return profile
+    notes = compare(profile, summary)
+    if isinstance(notes, Refusal):
+        return notes
+    return replace(profile, parameter_evidence="headers", notes=profile.notes + notes)
+
+
+def _unsupported(config: Mapping[str, Any]) -> Refusal | None:
+    architectures = config.get("architectures")
+    if not isinstance(architectures, list) or not architectures or not isinstance(architectures[0], str):
+        message = "config.json has no architectures, so the kind of model is not known."
+        return Refusal(
+            Reason.INVALID_MODEL_CONFIG, message, "Add the field, as in the model's own repository."
+        )
+    name = architectures[0]
+    if name not in ARCHITECTURES:
+        message = f"The architecture {name} is not supported by this version."
+        return Refusal(Reason.UNSUPPORTED_ARCHITECTURE, message, f"Supported are {_SUPPORTED}.")
+    odd = _odd_feature(config)
+    if odd is None:
+        return None
+    message = f"{name} with {odd} is not supported by this version."
+    return Refusal(Reason.UNSUPPORTED_ARCHITECTURE, message, "Use a plain text model of this family.")
+
+
+def _odd_feature(config: Mapping[str, Any]) -> str | None:
+    """Name a feature that changes memory or meaning and that this layer does not model."""
+    if config.get("is_causal") is False:
+        return "bidirectional attention (is_causal: false)"
+    for name in (
+        "dual_chunk_attention_config",
+        "text_config",
+        "vision_config",
+        "num_experts",
+        "num_local_experts",
+    ):
+        if config.get(name):
+            return name
+    activation = word(config, "hidden_act")
+    return None if activation in (None, "silu") else f"hidden_act {activation}"
+
+
+def _profile(summary: CheckpointSummary) -> ModelProfile:
+    config = summary.config
+    architecture = config["architectures"][0]
+    layers = ARCHITECTURES[architecture].read_layers(config)
+    rope = read_rope(config, layers[0].attention.head_dim)
+    stored = _stored_dtype(summary)
+    return ModelProfile(
+        source=summary.source,
+        revision=summary.revision or "",
+        architecture=architecture,
+        model_type=word(config, "model_type") or "",
+        hidden_size=count(config, "hidden_size"),
+        vocab_size=count(config, "vocab_size"),
+        layers=layers,
+        tie_word_embeddings=flag(config, "tie_word_embeddings"),
+        dtype=_run_dtype(config, stored),
+        checkpoint_dtype=stored,
+        max_model_len=rope.max_model_len,
+        default_max_model_len=rope.default_max_model_len,
+        rope=(rope.cache,),
+        checkpoint_bytes=summary.total_bytes if summary.tensors else None,
+        notes=(rope.note,) if rope.note else (),
+    )
+
+
+def _declared_dtype(config: Mapping[str, Any]) -> str | None:
+    name = "dtype" if config.get("dtype") is not None else "torch_dtype"
+    spelling = word(config, name)
+    if spelling is None:
+        return None
+    known = element_type(spelling)
+    if known is None:
+        raise BadField(f"config.json says {name}: {spelling!r}; it must be bfloat16, float16 or float32.")
+    return known
+
+
+def _stored_dtype(summary: CheckpointSummary) -> str:
+    """Find the element type of most bytes in the headers, else what config.json says, else float32."""
+    weights: dict[str, int] = {}
+    for group in summary.tensors:
+        kind = element_type(group.dtype) or group.dtype
+        weights[kind] = weights.get(kind, 0) + group.count * group.tensor_bytes
+    if weights:
+        return max(weights, key=lambda kind: (weights[kind], kind))
+    return _declared_dtype(summary.config) or "float32"
+
+
+def _run_dtype(config: Mapping[str, Any], stored: str) -> str:
+    """Find what the engine runs under `--dtype auto`: 32-bit checkpoints are cast to bfloat16."""
+    declared = _declared_dtype(config) or stored
+    return "bfloat16" if declared == "float32" else declared

@@ -1,0 +1,136 @@
+"""Dense decoder families: in what they differ from one another, as a table.
+
+Llama, Qwen2, Qwen3, Mistral and Phi-3 share one skeleton (grouped-query attention, gated feed-forward, two
+norms a layer). What differs is which biases exist, how the head size is found, whether heads are
+normalised, what absent fields mean, and how the checkpoint fuses tensors. Sources: the engine's model files
+(`vllm/model_executor/models/{llama,qwen2,qwen3,mistral,phi3}.py`, 0.32.0) and the class defaults of
+transformers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from stowage.model.config_fields import BadField, UnsupportedFeature, count, flag
+from stowage.model.profile import AttentionProfile, LayerProfile, MlpProfile
+
+
+@dataclass(frozen=True, slots=True)
+class DenseFamily:
+    """How one architecture fills the common skeleton.
+
+    `biases`: "config" (attention_bias/qkv_bias/mlp_bias decide), "qkv" (always on q, k, v only) or "qwen3"
+    (attention_bias, q, k, v only). `default_kv_heads` and `default_head_dim` apply where the field is
+    absent; None means: as many as heads, and hidden size over heads. `window`: "plain" (sliding_window
+    holds for all layers, absent means `default_window`) or "qwen" (only with use_sliding_window, from
+    max_window_layers on). `fused_checkpoint`: the file already holds qkv and gate/up as one tensor each.
+    """
+
+    biases: str
+    default_kv_heads: int | None = None
+    default_head_dim: int | None = None
+    derived_head_dim: bool = False
+    qk_norm: bool = False
+    window: str = "plain"
+    default_window: int | None = None
+    fused_checkpoint: bool = False
+
+
+FAMILIES: Final[Mapping[str, DenseFamily]] = {
+    "LlamaForCausalLM": DenseFamily(biases="config"),
+    "MistralForCausalLM": DenseFamily(biases="config", default_kv_heads=8, default_window=4096),
+    "Phi3ForCausalLM": DenseFamily(biases="config", fused_checkpoint=True),
+    "Qwen2ForCausalLM": DenseFamily(biases="qkv", default_kv_heads=32, derived_head_dim=True, window="qwen"),
+    "Qwen3ForCausalLM": DenseFamily(
+        biases="qwen3", default_kv_heads=32, default_head_dim=128, qk_norm=True, window="qwen"
+    ),
+}
+
+
+def read_dense_layers(config: Mapping[str, Any], family: DenseFamily) -> tuple[LayerProfile, ...]:
+    """Build the decoder layers; raises BadField for missing, wrong or not supported values."""
+    layer = LayerProfile(attention=_attention(config, family), mlp=_mlp(config, family))
+    return (layer,) * count(config, "num_hidden_layers")
+
+
+def _attention(config: Mapping[str, Any], family: DenseFamily) -> AttentionProfile:
+    heads = count(config, "num_attention_heads")
+    kv_heads = count(config, "num_key_value_heads", family.default_kv_heads or heads)
+    if heads % kv_heads:
+        raise BadField(
+            f"config.json says num_key_value_heads: {kv_heads}; it must divide {heads} attention heads."
+        )
+    qkv_bias, output_bias = _attention_biases(config, family)
+    return AttentionProfile(
+        num_heads=heads,
+        num_kv_heads=kv_heads,
+        head_dim=_head_dim(config, family, heads),
+        qkv_bias=qkv_bias,
+        output_bias=output_bias,
+        qk_norm=family.qk_norm or flag(config, "qk_norm"),
+        sliding_window=_window(config, family),
+    )
+
+
+def _head_dim(config: Mapping[str, Any], family: DenseFamily, heads: int) -> int:
+    hidden = count(config, "hidden_size")
+    if config.get("head_dim") is not None and not family.derived_head_dim:
+        return count(config, "head_dim")
+    if family.default_head_dim is not None:
+        return family.default_head_dim
+    if hidden % heads:
+        raise BadField(
+            f"config.json says hidden_size: {hidden}; it must be a multiple of {heads} attention heads."
+        )
+    return hidden // heads
+
+
+def _attention_biases(config: Mapping[str, Any], family: DenseFamily) -> tuple[bool, bool]:
+    if family.biases == "qkv":
+        return True, False
+    attention_bias = flag(config, "attention_bias")
+    if family.biases == "qwen3":
+        return attention_bias, False
+    attention_bias = attention_bias or flag(config, "bias")
+    return flag(config, "qkv_bias", attention_bias), attention_bias
+
+
+def _mlp(config: Mapping[str, Any], family: DenseFamily) -> MlpProfile:
+    bias = family.biases == "config" and flag(config, "mlp_bias")
+    return MlpProfile(intermediate_size=count(config, "intermediate_size"), bias=bias)
+
+
+def _window(config: Mapping[str, Any], family: DenseFamily) -> int | None:
+    """Find the window that all layers have; raises BadField where only some have one."""
+    if config.get("sliding_window", family.default_window) in (None, 0) and family.window == "plain":
+        return None
+    if family.window == "qwen" and (
+        not flag(config, "use_sliding_window") or config.get("sliding_window", 4096) in (None, 0)
+    ):
+        return None
+    window = count(config, "sliding_window", family.default_window or 4096)
+    kinds = _layer_kinds(config, family)
+    if kinds == {"full_attention"}:
+        return None
+    if len(kinds) > 1:
+        raise UnsupportedFeature(
+            "config.json mixes layers with and without a sliding window, which is not supported."
+        )
+    return window
+
+
+def _layer_kinds(config: Mapping[str, Any], family: DenseFamily) -> set[str]:
+    stated = config.get("layer_types")
+    if stated is not None:
+        if not isinstance(stated, list) or not all(isinstance(kind, str) for kind in stated):
+            raise BadField("config.json has layer_types that is not a list of strings.")
+        return set(stated)
+    if family.window == "plain":
+        return {"sliding_attention"}
+    layers, first = count(config, "num_hidden_layers"), config.get("max_window_layers", 28)
+    if type(first) is not int or first < 0:
+        raise BadField("config.json has max_window_layers that is not a whole number of at least 0.")
+    full = {"full_attention"} if first > 0 else set()
+    return full | ({"sliding_attention"} if first < layers else set())

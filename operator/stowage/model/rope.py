@@ -1,0 +1,98 @@
+"""Rotary position embedding: which table it needs on the device, and how far it lets the context reach.
+
+The table of cosines and sines is a buffer that counts as weight memory (33.5 MB for Llama-3.1-8B). Its rows
+and the derived context limit depend on the scaling kind. Rules as in vLLM 0.32 (`layers/rotary_embedding`,
+`config/model.py::_get_and_verify_max_len`); a kind that is not listed is refused, never treated as plain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from stowage.model.config_fields import BadField, UnsupportedFeature, count, mapping, positive, word
+from stowage.model.profile import RopeCache
+
+_LIMIT_FIELDS: Final = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "seq_length",
+    "max_target_positions",
+    "max_sequence_length",
+    "max_seq_length",
+    "seq_len",
+)
+_PHI3_ORIGINAL_LENGTH: Final = 4096
+"""Class default of original_max_position_embeddings for model_type phi3 (transformers, Phi3Config)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rope:
+    """Rotary embedding of a model: its table, the longest context it allows, and the one taken by default."""
+
+    cache: RopeCache
+    max_model_len: int
+    default_max_model_len: int
+    note: str | None = None
+
+
+def read_rope(config: Mapping[str, Any], head_dim: int) -> Rope:
+    """Derive table and context limits; raises BadField for values that are not understood."""
+    parameters = mapping(config, "rope_parameters") or mapping(config, "rope_scaling")
+    positions = count(config, "max_position_embeddings")
+    limit = _declared_limit(config)
+    factor_of_head = positive(
+        parameters, "partial_rotary_factor", positive(config, "partial_rotary_factor", 1.0)
+    )
+    rotary_dim = int(head_dim * factor_of_head)
+    if not 0 < rotary_dim <= head_dim:
+        raise BadField(f"config.json says partial_rotary_factor: {factor_of_head:g}; it must be at most 1.")
+    kind = _kind(config, parameters)
+    if kind in ("default", "llama3"):
+        return Rope(RopeCache(positions, rotary_dim), limit, limit)
+    if kind == "longrope":
+        original = _original_length(config, parameters, positions)
+        return Rope(RopeCache(original + positions, rotary_dim), limit, min(original, limit))
+    if kind == "yarn":
+        return _yarn(parameters, _original_length(config, parameters, positions), limit, rotary_dim)
+    factor = positive(parameters, "factor")
+    rows = int(positions * factor) if kind == "linear" else positions
+    return Rope(RopeCache(rows, rotary_dim), int(limit * factor), int(limit * factor))
+
+
+def _kind(config: Mapping[str, Any], parameters: Mapping[str, Any]) -> str:
+    kind = word(parameters, "rope_type") or word(parameters, "type") or "default"
+    if kind == "su" or (kind == "yarn" and config.get("model_type") == "phi3"):
+        kind = "longrope"
+    if kind not in ("default", "llama3", "linear", "dynamic", "yarn", "longrope") or "alpha" in parameters:
+        raise UnsupportedFeature(
+            f"config.json uses a rotary embedding of type {kind!r}, which is not supported."
+        )
+    if "mrope_section" in parameters:
+        raise UnsupportedFeature("config.json uses a multimodal rotary embedding, which is not supported.")
+    return kind
+
+
+def _original_length(config: Mapping[str, Any], parameters: Mapping[str, Any], positions: int) -> int:
+    default = _PHI3_ORIGINAL_LENGTH if config.get("model_type") == "phi3" else positions
+    inner = count(parameters, "original_max_position_embeddings", default)
+    return count(config, "original_max_position_embeddings", inner)
+
+
+def _yarn(parameters: Mapping[str, Any], original: int, limit: int, rotary_dim: int) -> Rope:
+    rows = int(original * positive(parameters, "factor"))
+    note = None
+    if rows != limit:
+        note = (
+            f"YaRN stretches {original:,} positions to {rows:,}, but the engine takes the limit of {limit:,} "
+            "tokens from max_position_embeddings."
+        )
+    return Rope(RopeCache(rows, rotary_dim), limit, limit, note)
+
+
+def _declared_limit(config: Mapping[str, Any]) -> int:
+    """Take the smallest stated length; `model_max_length` overrides all others, as in the engine."""
+    stated = [count(config, name) for name in _LIMIT_FIELDS if config.get(name) is not None]
+    return count(config, "model_max_length", min(stated))
