@@ -1,0 +1,116 @@
+"""The sentences that go with a plan: which defaults were chosen and why, and how sure the prediction is.
+
+Everything that a user did not ask for and still gets is named here, with the field that changes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from stowage.hardware.resources import Resources
+from stowage.memory.engine_version import EngineVersion
+from stowage.planning.candidates import GpuGroup, needs_float16
+from stowage.planning.fit import Fit
+from stowage.planning.result import PlanRequest
+from stowage.planning.targets import DEFAULT_CONCURRENCY, DEFAULT_KV_TOKENS, DEFAULT_REQUEST_TOKENS, Target
+
+
+def gpu_notes(
+    request: PlanRequest, version: EngineVersion, group: GpuGroup, fit: Fit, target: Target, placed: int
+) -> tuple[str, ...]:
+    """Collect the notes of a GPU plan."""
+    return (
+        *context_notes(request, fit),
+        *_size_notes(target),
+        *_batch_notes(fit),
+        *_share_notes(request, version, fit),
+        *_gpu_notes(request, group),
+        *certainty_notes(version, fit),
+        *replica_notes(request, placed),
+        *request.profile.notes,
+    )
+
+
+def context_notes(request: PlanRequest, fit: Fit) -> Iterator[str]:
+    """Say how the context length came about, where nobody asked for it."""
+    if request.spec.workload.max_model_len is not None:
+        return
+    got, limit = fit.settings.max_model_len, request.profile.default_max_model_len
+    if got >= limit:
+        yield f"max_model_len is {got:,}, the model's own limit; spec.workload.maxModelLen changes it."
+    else:
+        yield (
+            f"max_model_len is {got:,} of the model's {limit:,}: what fits. "
+            "Set spec.workload.maxModelLen to ask for more, which may take more or larger GPUs."
+        )
+
+
+def certainty_notes(version: EngineVersion, fit: Fit) -> Iterator[str]:
+    """Say what the prediction rests on, where that is less than usual."""
+    if fit.is_tight:
+        yield (
+            fit.ledger.caution or "It fits only if the estimated parts of the ledger do not turn out larger."
+        )
+    if version.note is not None:
+        yield version.note
+
+
+def replica_notes(request: PlanRequest, placed: int) -> Iterator[str]:
+    """Say when fewer replicas have a place than are asked for."""
+    if placed < request.replicas:
+        yield f"{request.replicas} replicas are asked for and {placed} have a place now."
+
+
+def host_note(requests: Resources) -> str:
+    """Say what a replica requests of its node's host."""
+    return f"Requests {requests.cpu_millicores / 1000:g} cores and {requests.memory_bytes / 2**30:.1f} GiB of memory."
+
+
+def _size_notes(target: Target) -> Iterator[str]:
+    if target.concurrency:
+        if not target.request_stated:
+            yield (
+                f"Requests are taken to be {target.request_tokens:,} tokens long on average; "
+                "state spec.workload.promptTokens and outputTokens."
+            )
+        return
+    if target.kv_tokens >= DEFAULT_KV_TOKENS:
+        yield (
+            f"No concurrency is stated: sized for {DEFAULT_KV_TOKENS:,} tokens of KV cache "
+            f"({DEFAULT_CONCURRENCY} requests of {DEFAULT_REQUEST_TOKENS:,}); set spec.workload.concurrencyPerReplica."
+        )
+    else:
+        yield (
+            f"No usable GPU holds the {DEFAULT_KV_TOKENS:,} tokens of KV cache that are aimed at by default; "
+            f"sized for {target.kv_tokens:,}."
+        )
+
+
+def _batch_notes(fit: Fit) -> Iterator[str]:
+    if fit.lowered_from is None:
+        return
+    now = (fit.settings.max_num_seqs, fit.settings.max_num_batched_tokens)
+    changes = [
+        f"{name} {before:,} → {after:,}"
+        for name, before, after in zip(
+            ("max_num_seqs", "max_num_batched_tokens"), fit.lowered_from, now, strict=True
+        )
+        if before != after
+    ]
+    yield f"{' and '.join(changes)} (engine's default → plan), which leaves more memory to the KV cache."
+
+
+def _share_notes(request: PlanRequest, version: EngineVersion, fit: Fit) -> Iterator[str]:
+    share, default = fit.settings.gpu_memory_utilization, version.default_gpu_memory_utilization
+    if request.spec.engine.gpu_memory_utilization is None and share is not None and share != default:
+        yield (
+            f"gpu_memory_utilization {default:g} → {share:g} (engine's default → plan): so much is sure to be free "
+            "when the engine starts."
+        )
+
+
+def _gpu_notes(request: PlanRequest, group: GpuGroup) -> Iterator[str]:
+    if needs_float16(group.gpu, request.profile):
+        yield f"{group.gpu.name} does not compute in bfloat16: the bfloat16 checkpoint runs as float16."
+    if not group.gpu.cuda_total_measured:
+        yield f"The memory that CUDA sees on {group.gpu.name} is estimated from the driver's figure."

@@ -1,0 +1,144 @@
+"""What planning is about, as values: the request, the chosen plan, and everything that was not chosen.
+
+A plan can be written down and read back, and its digest tells whether two plans need different pods.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Final
+
+from stowage.api.conditions import Reason
+from stowage.api.refusal import Refusal
+from stowage.api.v1alpha1 import LLMDeploymentSpec
+from stowage.hardware.resources import Resources
+from stowage.hardware.taints import Toleration
+from stowage.memory.engine_version import EngineVersion, engine_version
+from stowage.memory.ledger import Ledger
+from stowage.model.profile import ModelProfile
+from stowage.planning.plain import from_plain, to_plain
+from stowage.planning.settings import EngineSettings
+
+DEFAULT_ENGINE_VERSION: Final = "0.32.0"
+"""The vLLM release that is launched where neither the spec nor the operator's settings name one."""
+
+_DIGESTED: Final = (
+    "engine_version",
+    "image_class",
+    "gpu_product",
+    "gpu_resource",
+    "gpus_per_replica",
+    "node_selector",
+    "settings",
+    "requests",
+    "shm_bytes",
+    "model_revision",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where replicas go.
+
+    `kind` is Now, AfterScaleUp or Impossible; `node_names` has one entry per replica that has a place in the
+    snapshot, possibly fewer than asked for; `evidence` says in words what the placement rests on.
+    """
+
+    kind: str
+    node_names: tuple[str, ...]
+    evidence: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One shape, decided: what runs, with which settings, on what, and what the memory model says about it.
+
+    `requests` are those of the engine's container, one pod slot included. `concurrency_served` counts
+    requests of `request_tokens` that run at once in one replica. `tolerations` are those the placement was
+    made with.
+    """
+
+    engine_version: str
+    image_class: str
+    gpu_product: str | None
+    gpu_resource: str | None
+    gpus_per_replica: int
+    node_selector: Mapping[str, str]
+    settings: EngineSettings
+    ledger: Ledger
+    requests: Resources
+    shm_bytes: int
+    concurrency_served: int
+    placement: Placement
+    model_revision: str
+    precision: str
+    notes: tuple[str, ...] = ()
+    request_tokens: int = 0
+    tolerations: tuple[Toleration, ...] = ()
+
+    def to_json(self) -> str:
+        """Write the plan as canonical JSON: sorted keys, no spaces, the same bytes for the same plan."""
+        return _canonical(to_plain(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read a plan back. Raises ValueError, KeyError or TypeError on a text that is not one."""
+        return from_plain(cls, json.loads(text))
+
+    def digest(self) -> str:
+        """Give the SHA-256 (hex) of what changes pods; ledger, placement and notes do not count."""
+        plain = to_plain(self)
+        return sha256(_canonical({key: plain[key] for key in _DIGESTED}).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A candidate (`tp2 on NVIDIA-L4`) or node that was not taken, with the first reason why."""
+
+    candidate: str
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A candidate that fits and has a place too, but costs more than the chosen one."""
+
+    candidate: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class PlanResult:
+    """The plan or the refusal, what else was tried, and what would have to change for (more) to fit."""
+
+    plan: Plan | None
+    refusal: Refusal | None = None
+    rejections: tuple[Rejection, ...] = ()
+    would_fit: tuple[str, ...] = ()
+    alternatives: tuple[Alternative, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """What to plan for. `in_force` is kept where it still fits; leave it out to plan anew.
+
+    `default_engine_version` is the vLLM release for specs that name none.
+    """
+
+    spec: LLMDeploymentSpec
+    profile: ModelProfile
+    replicas: int
+    in_force: Plan | None = None
+    default_engine_version: str = DEFAULT_ENGINE_VERSION
+
+    def engine(self) -> EngineVersion | Refusal:
+        """Look up the memory model of the engine version that is asked for."""
+        return engine_version(self.spec.engine.version or self.default_engine_version)
+
+
+def _canonical(value: object) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

@@ -1,0 +1,114 @@
+"""What would have to change for a model to fit: less context, fewer requests, more or other GPUs.
+
+Computed with the same fit as the plan, over GPUs that the cluster has and over the whole catalog as
+hypothetical nodes with 1, 2, 4 or 8 GPUs. Never a rule of thumb.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from stowage.hardware.catalog import catalog
+from stowage.hardware.gpu import Gpu
+from stowage.memory.constraints import tensor_parallel_sizes
+from stowage.planning.candidates import Candidate, GpuGroup, excluded, hypothetical_group
+from stowage.planning.fit import Fit, Fitter, Misfit, base_settings
+from stowage.planning.objective import cost_key, replica_gigabytes
+from stowage.planning.targets import Target
+
+_NODE_SIZES: Final = (1, 2, 4, 8)
+_MOST_SUGGESTIONS: Final = 6
+_MOST_FROM_CATALOG: Final = 4
+_ROUND_TOKENS: Final = 256
+# Consumer and export cards and whole-rack systems are planned with where they are, but not recommended.
+_NOT_RECOMMENDED: Final = ("GeForce", "GB10", "A5000", "A800", "H800", "H20", "L20", "GB200", "GB300")
+
+
+def would_fit(fitter: Fitter, aims: Sequence[Target], groups: Sequence[GpuGroup]) -> tuple[str, ...]:
+    """List changes that would make it fit, those within the user's own spec first, then hardware by cost."""
+    found = [*_smaller_wishes(fitter, aims[-1], groups), *_more_of_the_same(fitter, aims, groups)]
+    known = {group.gpu.name for group in groups}
+    others = [hypothetical_group(gpu) for gpu in _recommended() if gpu.name not in known]
+    options = [best for group in others if (best := _smallest(fitter, group, aims[0])) is not None]
+    sizes: dict[tuple[int, int], Candidate] = {}
+    for best in sorted(options, key=cost_key):
+        sizes.setdefault((replica_gigabytes(best), best.tensor_parallel_size), best)
+    found += [_words(each) for each in list(sizes.values())[:_MOST_FROM_CATALOG]]
+    return tuple(dict.fromkeys(found))[:_MOST_SUGGESTIONS]
+
+
+def _recommended() -> Iterator[Gpu]:
+    for gpu in catalog().gpus:
+        if gpu.vendor == "NVIDIA" and not any(word in gpu.name.split("-") for word in _NOT_RECOMMENDED):
+            yield gpu
+
+
+def _smaller_wishes(fitter: Fitter, target: Target, groups: Sequence[GpuGroup]) -> Iterator[str]:
+    """Suggest lower pins that the cluster's own GPUs would hold."""
+    lengths: list[tuple[int, str]] = []
+    counts: list[tuple[int, str]] = []
+    for group in groups:
+        for size in tensor_parallel_sizes(fitter.profile):
+            if size > group.most_gpus_on_a_node or fitter.spec.parallelism.tensor not in (None, size):
+                continue
+            misfit = _fit(fitter, Candidate(group, size), target)
+            if isinstance(misfit, Misfit):
+                where = f"on {size}x {group.gpu.name}"
+                lengths.append((misfit.largest_max_model_len or 0, where))
+                counts.append((misfit.concurrency or 0, where))
+    longest, most = max(lengths, default=(0, "")), max(counts, default=(0, ""))
+    rounded = longest[0] // _ROUND_TOKENS * _ROUND_TOKENS
+    if target.context_pinned and 0 < rounded < target.context_tokens:
+        yield f"spec.workload.maxModelLen ≤ {rounded:,} {longest[1]}"
+    if target.concurrency and 0 < most[0] < target.concurrency:
+        yield f"spec.workload.concurrencyPerReplica ≤ {most[0]} {most[1]}"
+
+
+def _more_of_the_same(fitter: Fitter, aims: Sequence[Target], groups: Sequence[GpuGroup]) -> Iterator[str]:
+    """Suggest larger or freer nodes with GPUs that the cluster has, with less than is aimed at if it must be."""
+    for group in groups:
+        for target in aims:
+            best = _smallest(fitter, group, target)
+            if best is not None:
+                yield from _larger_node(best, target, aims[0])
+                break
+
+
+def _larger_node(best: Candidate, target: Target, aim: Target) -> Iterator[str]:
+    size, there = best.tensor_parallel_size, best.group.most_gpus_on_a_node
+    free = max((node.free_gpus for node in best.group.nodes), default=0)
+    less = f", holding {target.kv_tokens:,} tokens" if target.kv_tokens < aim.kv_tokens else ""
+    if size > there:
+        yield f"{_words(best)} (the largest node has {there}{less})"
+    elif size > free:
+        yield f"{size} free {best.group.gpu.name} on one node (the most free now is {free}{less})"
+
+
+def _smallest(fitter: Fitter, group: GpuGroup, target: Target) -> Candidate | None:
+    """Find the fewest GPUs of this model that hold the target without doubt."""
+    spec = fitter.spec
+    if not group.nodes and excluded(
+        group, fitter.profile, spec.model_copy(update={"hardware": _any_gpu(fitter)})
+    ):
+        return None
+    for size in _NODE_SIZES:
+        if spec.parallelism.tensor not in (None, size):
+            continue
+        fit = _fit(fitter, Candidate(group, size), target)
+        if isinstance(fit, Fit) and not fit.is_tight:
+            return Candidate(group, size)
+    return None
+
+
+def _fit(fitter: Fitter, candidate: Candidate, target: Target) -> Fit | Misfit:
+    base = base_settings(fitter.spec, fitter.version, fitter.profile.dtype, candidate.tensor_parallel_size)
+    return fitter.fit(candidate.group.device, base, target)
+
+
+def _any_gpu(fitter: Fitter) -> object:
+    return fitter.spec.hardware.model_copy(update={"gpus": ()})
+
+
+def _words(candidate: Candidate) -> str:
+    return f"{candidate.tensor_parallel_size}x {candidate.group.gpu.name} on one node"
