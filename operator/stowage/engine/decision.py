@@ -1,0 +1,106 @@
+"""The decision for one LLMDeployment: accepted or not, planned or not, and what should serve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from stowage.api.conditions import Reason
+from stowage.api.refusal import Refusal
+from stowage.api.v1alpha1 import LLMDeploymentSpec
+from stowage.engine.inputs import plan_inputs
+from stowage.engine.model_step import ModelStep, resolve_model
+from stowage.engine.plan_step import PlanStep, keep_plan, make_plan, plan_in_force_fits
+from stowage.engine.record import InForce
+from stowage.engine.situation import Situation
+from stowage.engine.target import make_target
+from stowage.engine.verdict import Verdict
+from stowage.world import ModelQuery
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What was decided.
+
+    `target` is what the replicas are made from: the new plan, the plan in force where the new spec cannot be fulfilled,
+    or None. `status_plan` is what `status.plan` shows. `query` is the model question that is still open.
+    """
+
+    accepted: Verdict
+    planned: Verdict
+    target: InForce | None = None
+    status_plan: Mapping[str, Any] | None = None
+    query: ModelQuery | None = None
+    retry_at: datetime | None = None
+
+    @property
+    def is_final(self) -> bool:
+        """Whether this object has had its verdict, so that younger ones may be planned."""
+        return self.planned.status is not None or self.accepted.status is False
+
+
+def decide(situation: Situation) -> Decision:
+    """Accept, resolve and plan; whatever fails leaves the plan in force serving."""
+    spec = situation.spec
+    if isinstance(spec, Refusal):
+        return _unaccepted(situation, Verdict.refused(spec))
+    decision = _decide_valid(situation, spec)
+    if situation.world.taken:
+        # The objects stay wanted, so that the shell looks again whether the name has become free.
+        return replace(decision, accepted=_name_taken(situation))
+    return decision
+
+
+def _decide_valid(situation: Situation, spec: LLMDeploymentSpec) -> Decision:
+    inputs = plan_inputs(spec)
+    if plan_in_force_fits(situation, inputs):
+        valid = Verdict(True, Reason.VALID, f"{spec.model.source} is supported.")
+        return _planned(situation, spec, valid, keep_plan(situation))
+    model = resolve_model(situation, spec, inputs)
+    if model.profile is None:
+        return _unaccepted(situation, model.verdict, model)
+    return _planned(situation, spec, model.verdict, make_plan(situation, spec, model.profile))
+
+
+def _unaccepted(situation: Situation, verdict: Verdict, model: ModelStep | None = None) -> Decision:
+    waiting = verdict.status is None
+    planned = Verdict(
+        None if waiting else False,
+        Reason.RESOLVING_MODEL if waiting else Reason.NOT_ACCEPTED,
+        "There is no plan yet: the model is being read."
+        if waiting
+        else "There is no plan: see condition Accepted.",
+    )
+    record = situation.in_force
+    return Decision(
+        accepted=verdict,
+        planned=planned,
+        target=record,
+        status_plan=record.status_plan if record else None,
+        query=model.query if model else None,
+        retry_at=model.retry_at if model else None,
+    )
+
+
+def _planned(situation: Situation, spec: LLMDeploymentSpec, accepted: Verdict, step: PlanStep) -> Decision:
+    record = situation.in_force
+    if step.plan is None:
+        shown = record.status_plan if record and step.status_plan is None else step.status_plan
+        return Decision(accepted, step.verdict, target=record, status_plan=shown)
+    if spec.mode == "Plan":
+        return Decision(accepted, step.verdict, status_plan=step.status_plan)
+    target = make_target(situation, spec, step.plan, step.status_plan or {})
+    return Decision(accepted, step.verdict, target, step.status_plan)
+
+
+def _name_taken(situation: Situation) -> Verdict:
+    names = "; ".join(
+        f"{ref.kind} {ref.name} ({owner})" for ref, owner in sorted(situation.world.taken.items())
+    )
+    message = (
+        f"Not made by Stowage, but holding a name it needs: {names}. Rename or delete it, "
+        "or rename the LLMDeployment."
+    )
+    return Verdict(False, Reason.NAME_TAKEN, message)

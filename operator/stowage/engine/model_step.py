@@ -1,0 +1,61 @@
+"""Step one: what is served. Asks the shell for the model until its profile is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from stowage.api.conditions import Reason
+from stowage.api.refusal import Refusal
+from stowage.api.v1alpha1 import LLMDeploymentSpec
+from stowage.engine.situation import Situation
+from stowage.engine.verdict import Verdict
+from stowage.model.config_json import read_profile
+from stowage.model.profile import ModelProfile
+from stowage.render.inspection_pod import inspection_pod_name
+from stowage.world import ModelFailed, ModelQuery, ModelResolved
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStep:
+    """The profile once it is known, else the verdict so far; `query` is what the shell should (go on to) resolve."""
+
+    verdict: Verdict
+    profile: ModelProfile | None = None
+    query: ModelQuery | None = None
+    retry_at: datetime | None = None
+
+
+def model_query(situation: Situation, spec: LLMDeploymentSpec, inputs: str) -> ModelQuery:
+    """What has to be read. Whatever needs a credential or a volume is read by a pod, not by the operator."""
+    model = spec.model
+    by_pod = model.config_ref is None and (
+        model.token_secret_ref is not None or model.source.startswith("pvc://")
+    )
+    return ModelQuery(
+        key=situation.world.key,
+        inputs=inputs,
+        source=model.source,
+        revision=model.revision,
+        inspection_pod=inspection_pod_name(situation.name, inputs) if by_pod else None,
+        config_map=model.config_ref.config_map if model.config_ref else None,
+    )
+
+
+def resolve_model(situation: Situation, spec: LLMDeploymentSpec, inputs: str) -> ModelStep:
+    """Read the shell's answer to our question, or ask it."""
+    query = model_query(situation, spec, inputs)
+    resolution = situation.world.resolution
+    state = resolution.state if resolution is not None and resolution.query == query else None
+    if isinstance(state, ModelResolved):
+        profile = read_profile(state.summary)
+        if isinstance(profile, Refusal):
+            return ModelStep(Verdict.refused(profile))
+        message = f"{profile.architecture} {spec.model.source} at {profile.revision or 'the volume'}."
+        return ModelStep(Verdict(True, Reason.VALID, message), profile)
+    if isinstance(state, ModelFailed):
+        verdict = Verdict.refused(state.refusal)
+        return ModelStep(verdict, query=query if state.retry_at else None, retry_at=state.retry_at)
+    how = f"by pod {query.inspection_pod}" if query.inspection_pod else "by the operator"
+    message = f"The model {spec.model.source} is being read {how}."
+    return ModelStep(Verdict(None, Reason.RESOLVING_MODEL, message), query=query)

@@ -1,0 +1,90 @@
+"""Which objects should exist, and which of ours should not any more."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from stowage.api.v1alpha1 import LLMDeploymentSpec
+from stowage.engine.inputs import recorded_spec
+from stowage.engine.record import InForce
+from stowage.engine.rollout import Rollout
+from stowage.engine.situation import Situation
+from stowage.render import names
+from stowage.render.config_map import launch_config_map, launch_config_map_name
+from stowage.render.deployment import deployment
+from stowage.render.inspection_pod import inspection_pod
+from stowage.render.pdb import pod_disruption_budget
+from stowage.render.podmonitor import POD_MONITOR_KIND, pod_monitor
+from stowage.render.service import service
+from stowage.world import ModelQuery, ObjectRef
+
+
+def serving_objects(situation: Situation, target: InForce, rollout: Rollout) -> tuple[Mapping[str, Any], ...]:
+    """The objects of a serving LLMDeployment; what others refer to comes first."""
+    resource = situation.resource
+    objects = [
+        launch_config_map(resource, target.launch),
+        deployment(
+            resource,
+            target.template,
+            target.to_dict(recorded_spec(target.spec)),
+            rollout.replicas,
+            rollout.strategy,
+        ),
+        service(resource),
+        pod_disruption_budget(resource),
+    ]
+    if POD_MONITOR_KIND in situation.world.installed_kinds:
+        objects.append(pod_monitor(resource))
+    return tuple(objects)
+
+
+def inspection_objects(
+    situation: Situation, spec: LLMDeploymentSpec, query: ModelQuery | None
+) -> tuple[Mapping[str, Any], ...]:
+    """The pod that reads the model, while somebody waits for what it reads.
+
+    A pod is never changed once it exists: applying it again would ask for changes that the API server refuses.
+    """
+    if query is None or query.inspection_pod is None:
+        return ()
+    live = {ref.name for ref, _ in situation.children("Pod")}
+    if query.inspection_pod in live:
+        return ()
+    return (inspection_pod(situation.resource, spec, situation.world.options, query.inputs),)
+
+
+def surplus_objects(
+    situation: Situation, wanted: tuple[Mapping[str, Any], ...], query: ModelQuery | None
+) -> tuple[ObjectRef, ...]:
+    """Our objects that nothing needs: unreferenced launch configurations and answered inspection pods."""
+    keep = _launch_names_in_use(situation) | {obj["metadata"]["name"] for obj in wanted}
+    surplus = [ref for ref, _ in situation.children("ConfigMap") if ref.name not in keep]
+    wanted_pod = query.inspection_pod if query else None
+    surplus += [
+        ref
+        for ref, pod in situation.children("Pod")
+        if pod["metadata"]["labels"].get(names.ROLE_LABEL) == names.INSPECT_ROLE and ref.name != wanted_pod
+    ]
+    return tuple(sorted(surplus))
+
+
+def _launch_names_in_use(situation: Situation) -> set[str]:
+    """A launch configuration is kept while the record, a ReplicaSet or a pod refers to it."""
+    used: set[str] = set()
+    if situation.in_force is not None:
+        used.add(launch_config_map_name(situation.name, situation.in_force.launch))
+    for _, replica_set in situation.children("ReplicaSet"):
+        used.update(_mounted_config_maps(replica_set["spec"]["template"]["spec"]))
+    if situation.deployment is not None:
+        used.update(_mounted_config_maps(situation.deployment["spec"]["template"]["spec"]))
+    for pod in situation.world.pods:
+        used.update(_mounted_config_maps(pod["spec"]))
+    return used
+
+
+def _mounted_config_maps(pod_spec: Mapping[str, Any]) -> Iterator[str]:
+    for volume in pod_spec.get("volumes") or ():
+        if "configMap" in volume:
+            yield volume["configMap"]["name"]

@@ -1,0 +1,73 @@
+"""Step two: which shape. Keeps the plan in force, or makes a new one.
+
+A serving plan changes only when its inputs change or when it no longer fits: no replica runs and none could be
+placed. A node that appears, a lost status or a newer operator never changes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stowage.api.conditions import Reason
+from stowage.api.refusal import Refusal
+from stowage.api.v1alpha1 import LLMDeploymentSpec
+from stowage.diagnosis.pod import is_bound
+from stowage.engine.room import own_room, released_room
+from stowage.engine.situation import Situation
+from stowage.engine.verdict import Verdict
+from stowage.model.profile import ModelProfile
+from stowage.planning.explain import status_plan
+from stowage.planning.placement import place_replicas
+from stowage.planning.plan import Plan, PlanRequest, plan
+
+
+@dataclass(frozen=True, slots=True)
+class PlanStep:
+    """The verdict, the plan if there is one, and what `status.plan` should show."""
+
+    verdict: Verdict
+    plan: Plan | None = None
+    status_plan: Mapping[str, Any] | None = None
+
+
+def plan_in_force_fits(situation: Situation, inputs: str) -> bool:
+    """Whether the recorded plan was made for these inputs and still has, or could get, a place."""
+    record = situation.in_force
+    if record is None or record.inputs != inputs:
+        return False
+    if situation.replicas == 0 or any(is_bound(pod) for pod in situation.world.pods):
+        return True
+    return bool(place_replicas(record.plan, own_room(situation), 1))
+
+
+def keep_plan(situation: Situation) -> PlanStep:
+    """The step for a plan that stays in force."""
+    record = situation.in_force
+    if record is None:
+        raise ValueError("keep_plan needs a plan in force")
+    return PlanStep(
+        Verdict(True, Reason.FITS, str(record.status_plan.get("summary", ""))),
+        record.plan,
+        record.status_plan,
+    )
+
+
+def make_plan(situation: Situation, spec: LLMDeploymentSpec, profile: ModelProfile) -> PlanStep:
+    """Plan on the snapshot, one LLMDeployment at a time in order of age."""
+    if situation.world.ahead:
+        message = f"Waits for the plan of {situation.world.ahead[0]}, which is older."
+        return PlanStep(Verdict(None, Reason.RECONCILING, message))
+    request = PlanRequest(
+        spec=spec,
+        profile=profile,
+        replicas=max(1, situation.replicas),
+        default_engine_version=situation.world.options.default_engine_version,
+    )
+    result = plan(request, released_room(situation))
+    shown = status_plan(result)
+    if result.plan is None:
+        refusal = result.refusal or Refusal(Reason.INSUFFICIENT_GPUS, "No candidate fits.")
+        return PlanStep(Verdict.refused(refusal), status_plan=shown)
+    return PlanStep(Verdict(True, Reason.FITS, str(shown.get("summary", ""))), result.plan, shown)

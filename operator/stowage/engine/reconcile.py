@@ -1,0 +1,88 @@
+"""The whole operator, as one pure function.
+
+Level-triggered: the function sees the state of the world, never what changed in it. It may be called at any time, any
+number of times; called twice with the same World it says the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from stowage.api.refusal import Refusal
+from stowage.engine.decision import Decision, decide
+from stowage.engine.events import transition_events
+from stowage.engine.objects import inspection_objects, serving_objects, surplus_objects
+from stowage.engine.record import InForce
+from stowage.engine.rollout import Rollout, decide_rollout
+from stowage.engine.serving import read_serving
+from stowage.engine.situation import Situation, read_situation
+from stowage.engine.status import compose_status
+from stowage.world import Outcome, World
+
+_TAKEN_RETRY = timedelta(seconds=15)
+_TURN_RETRY = timedelta(seconds=1)
+
+
+def reconcile(world: World, now: datetime) -> Outcome:
+    """Decide what to do about one LLMDeployment.
+
+    An object that is being deleted gets nothing any more: the garbage collector follows the owner references.
+    """
+    if world.resource is None or world.resource["metadata"].get("deletionTimestamp"):
+        return Outcome(planned=True)
+    situation = read_situation(world, world.resource)
+    decision = decide(situation)
+    target, rollout = _target_and_rollout(situation, decision)
+    objects = _objects(situation, decision, target, rollout)
+    serving = read_serving(situation, target, rollout) if target and rollout else None
+    status = compose_status(situation, decision, serving, now)
+    return Outcome(
+        apply=objects,
+        delete=surplus_objects(situation, objects, decision.query),
+        status=status,
+        events=transition_events(world.resource, status),
+        resolve=decision.query,
+        planned=decision.is_final,
+        requeue_after=_requeue_after(situation, decision, status, now),
+    )
+
+
+def _target_and_rollout(situation: Situation, decision: Decision) -> tuple[InForce | None, Rollout | None]:
+    """The target and how it is rolled out; a rollout that must wait leaves the plan in force as the target."""
+    target = decision.target
+    if target is None:
+        return None, None
+    rollout = decide_rollout(situation, target.plan, target.template, target.spec.rollout.strategy)
+    record = situation.in_force
+    if rollout.held and record is not None:
+        kept = decide_rollout(situation, record.plan, record.template, record.spec.rollout.strategy)
+        return record, replace(kept, progress=rollout.progress)
+    return target, rollout
+
+
+def _objects(
+    situation: Situation, decision: Decision, target: InForce | None, rollout: Rollout | None
+) -> tuple[Mapping[str, Any], ...]:
+    serving = serving_objects(situation, target, rollout) if target and rollout else ()
+    if isinstance(situation.spec, Refusal):
+        return serving
+    return (*serving, *inspection_objects(situation, situation.spec, decision.query))
+
+
+def _requeue_after(
+    situation: Situation, decision: Decision, status: Mapping[str, Any], now: datetime
+) -> timedelta | None:
+    """When to look again although nothing has happened; everything else arrives as a change of the World."""
+    waits: list[timedelta] = []
+    if situation.world.taken:
+        waits.append(_TAKEN_RETRY)
+    if situation.world.ahead and decision.planned.status is None:
+        waits.append(_TURN_RETRY)
+    if decision.retry_at is not None:
+        waits.append(max(timedelta(0), decision.retry_at - now))
+    if status.get("utilization"):
+        waits.append(situation.world.options.status_interval)
+    return min(waits, default=None)

@@ -1,0 +1,34 @@
+"""The options of `vllm serve` that a plan sets.
+
+Every limit that the plan was computed with is passed explicitly, so that an engine default that changes between
+releases or with the size of the card can never differ from what was planned. The agent adds the model's path, the
+served name and the address to bind; nobody else may set those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from stowage.planning.plan import EngineSettings
+
+
+def vllm_args(settings: EngineSettings, extra: Sequence[str]) -> list[str]:
+    """Options for the engine, the user's own ones (`spec.runtime.args`) last."""
+    args = [
+        "--dtype", settings.dtype,
+        "--max-model-len", str(settings.max_model_len),
+        "--max-num-seqs", str(settings.max_num_seqs),
+        "--max-num-batched-tokens", str(settings.max_num_batched_tokens),
+        "--kv-cache-dtype", settings.kv_cache_dtype,
+    ]  # fmt: skip
+    if settings.gpu_memory_utilization is not None:
+        args += ["--gpu-memory-utilization", f"{settings.gpu_memory_utilization:g}"]
+    if settings.kv_cache_memory_bytes is not None:
+        args += ["--kv-cache-memory-bytes", str(settings.kv_cache_memory_bytes)]
+    if settings.tensor_parallel_size > 1:
+        args += ["--tensor-parallel-size", str(settings.tensor_parallel_size)]
+    if settings.pipeline_parallel_size > 1:
+        args += ["--pipeline-parallel-size", str(settings.pipeline_parallel_size)]
+    if settings.enforce_eager:
+        args.append("--enforce-eager")
+    return [*args, *extra]
