@@ -1,0 +1,106 @@
+"""Puts together the World of one key from everything that is known now.
+
+Synchronous from start to end: what it returns is one consistent moment. The room that other LLMDeployments wait for is
+taken off here, so the engine never sees a GPU that is promised to somebody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from stowage.feed.demand import Waiting, keep_places
+from stowage.feed.grants import Grants
+from stowage.feed.resolutions import Resolutions
+from stowage.feed.verdicts import Verdicts
+from stowage.hardware.inventory import Inventory, build_inventory, quota_room
+from stowage.kube.kinds import Kind
+from stowage.kube.store import Store
+from stowage.world import EngineOptions, Key, ObjectRef, PodReport, World
+
+
+@dataclass(slots=True)
+class Knowledge:
+    """All that Worlds are made of.
+
+    `taken` holds per key the names that foreign objects were found to hold, `refused` why the API server refused
+    what was last applied.
+    """
+
+    store: Store
+    grants: Grants
+    verdicts: Verdicts
+    resolutions: Resolutions
+    reports: Callable[[Key], tuple[PodReport, ...]]
+    options: EngineOptions
+    taken: dict[Key, Mapping[ObjectRef, str]] = field(default_factory=dict)
+    refused: dict[Key, str] = field(default_factory=dict)
+    optional_kinds: frozenset[Kind] = frozenset()
+    _room: tuple[int, Inventory] | None = None
+    _kept: tuple[Inventory, tuple[Waiting, ...], Inventory] | None = None
+
+    def world(self, key: Key) -> World:
+        """The World of one key, now."""
+        return World(
+            key=key,
+            resource=self.store.resource(key),
+            children=self.store.children(key),
+            pods=self.store.server_pods(key),
+            inventory=self.inventory(key),
+            options=self.options,
+            ahead=self.verdicts.ahead(key, self.resources(), self.resolutions.has_model),
+            resolution=self.resolutions.get(key),
+            reports=self.reports(key),
+            installed_kinds=frozenset(str(kind) for kind in self.optional_kinds),
+            taken=self.taken.get(key, {}),
+            refused=self.refused.get(key),
+        )
+
+    def inventory(self, key: Key) -> Inventory:
+        """The room for one key: what is free, less what all others wait for, with its namespace's quotas."""
+        room = self._room_without(tuple(self.grants.waiting(key)))
+        quotas = tuple(quota_room(quota) for quota in self.store.quotas(key.namespace))
+        return replace(room, quotas=quotas)
+
+    def resources(self) -> Iterator[tuple[Key, Mapping[str, Any]]]:
+        """Every LLMDeployment that exists."""
+        for key in self.store.all_keys():
+            resource = self.store.resource(key)
+            if resource is not None:
+                yield key, resource
+
+    def wants_room(self, key: Key) -> bool:
+        """Whether a change of the room in the cluster may matter: not ready, or not as many replicas as asked."""
+        resource = self.store.resource(key)
+        if resource is None:
+            return False
+        status = resource.get("status") or {}
+        ready = any(
+            condition.get("type") == "Ready" and condition.get("status") == "True"
+            for condition in status.get("conditions") or ()
+        )
+        current = status.get("observedGeneration") == resource["metadata"].get("generation")
+        enough = status.get("readyReplicas", 0) >= (resource.get("spec") or {}).get("replicas", 1)
+        return not (ready and current and enough)
+
+    def forget(self, key: Key) -> None:
+        """The LLMDeployment is gone."""
+        self.grants.drop(key)
+        self.verdicts.forget(key)
+        self.resolutions.forget(key)
+        self.taken.pop(key, None)
+        self.refused.pop(key, None)
+
+    def _room_without(self, everybody: tuple[Waiting, ...]) -> Inventory:
+        """Most keys wait for nothing, so the last answer is often the next one too."""
+        room = self._all_room()
+        if self._kept is None or self._kept[0] is not room or self._kept[1] != everybody:
+            self._kept = (room, everybody, keep_places(room, everybody))
+        return self._kept[2]
+
+    def _all_room(self) -> Inventory:
+        version = self.store.room_version
+        if self._room is None or self._room[0] != version:
+            self._room = (version, build_inventory(self.store.nodes(), self.store.bound_usages()))
+        return self._room[1]

@@ -1,0 +1,225 @@
+"""Carries out what the engine wants: server-side apply, prune, status, each only when it would change something.
+
+Three rules are kept here and nowhere else. Nothing foreign is taken: before the first apply of a name the server is
+asked who holds it. Nothing is written twice: an apply is skipped while neither the live object nor the intent has
+changed since the last one. Nothing that is being deleted is written to. What should be there is not decided here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from typing import Any
+
+from stowage.kube.client import KubeClient
+from stowage.kube.errors import Conflict, NotFound
+from stowage.kube.facts import owner_key
+from stowage.kube.kinds import kind_of
+from stowage.kube.ownership import holder, is_ours
+from stowage.kube.store import Change, Store
+from stowage.render.canonical import digest
+from stowage.world import Key, ObjectRef
+
+
+class Decision(Enum):
+    """What to do about one intent."""
+
+    SKIP = auto()
+    WAIT = auto()
+    VERIFY = auto()
+    TAKEN = auto()
+    APPLY = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """The last apply of a name: the object it met or made, what that looked like, and the intent."""
+
+    uid: str
+    live_digest: str
+    intent_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Applied:
+    """What became of a set of intents.
+
+    `taken` names the foreign holders that were met: then nothing was applied. `waiting` are names whose object is
+    still being deleted, `stale` is set when the cache turned out to be behind the server.
+    """
+
+    writes: int = 0
+    skipped: int = 0
+    taken: Mapping[ObjectRef, str] = field(default_factory=dict)
+    waiting: tuple[ObjectRef, ...] = ()
+    stale: bool = False
+    change: Change = field(default_factory=Change)
+
+
+def live_digest(live: Mapping[str, Any]) -> str:
+    """Digest of all that an apply could change: a status update of the object leaves it as it is."""
+    metadata = live["metadata"]
+    writable = {
+        name: metadata.get(name) for name in ("labels", "annotations", "ownerReferences", "finalizers")
+    }
+    rest = {name: value for name, value in live.items() if name not in ("metadata", "status")}
+    return digest([writable, rest], 64)
+
+
+def decide(
+    intent_digest: str,
+    live: Mapping[str, Any] | None,
+    remembered: Remembered | None,
+    key: Key,
+    owner_uid: str,
+) -> Decision:
+    """The rule for one intent, given the cached object of its name and the last apply."""
+    if live is None:
+        return Decision.VERIFY
+    metadata = live["metadata"]
+    if metadata.get("deletionTimestamp"):
+        return Decision.WAIT
+    if not is_ours(live, key, owner_uid):
+        return Decision.TAKEN
+    if remembered == Remembered(metadata["uid"], live_digest(live), intent_digest):
+        return Decision.SKIP
+    return Decision.APPLY
+
+
+class Applier:
+    """Writes through the client and puts every answer back into the store, so that the cache is never behind us."""
+
+    def __init__(self, client: KubeClient, store: Store) -> None:
+        self._client = client
+        self._store = store
+        self._remembered: dict[Key, dict[ObjectRef, Remembered]] = {}
+        self._statuses: dict[Key, tuple[str, str]] = {}
+
+    async def apply(self, key: Key, owner_uid: str, intents: Iterable[Mapping[str, Any]]) -> Applied:
+        """Apply all intents in order, or none when a foreign object holds one of the names.
+
+        Raises ApiError where the server refuses or cannot be reached.
+        """
+        todo: list[tuple[Mapping[str, Any], Mapping[str, Any] | None]] = []
+        taken: dict[ObjectRef, str] = {}
+        waiting: list[ObjectRef] = []
+        skipped = 0
+        for intent in intents:
+            ref = ObjectRef.of(intent)
+            decision, live = await self._decide(ref, intent, key, owner_uid)
+            if decision is Decision.TAKEN and live is not None:
+                taken[ref] = holder(live)
+            elif decision is Decision.WAIT:
+                waiting.append(ref)
+            elif decision is Decision.SKIP:
+                skipped += 1
+            else:
+                todo.append((intent, live))
+        if taken:
+            return Applied(skipped=skipped, taken=taken, waiting=tuple(waiting))
+        return await self._write(key, todo, Applied(skipped=skipped, waiting=tuple(waiting)))
+
+    async def delete(self, key: Key, refs: Iterable[ObjectRef]) -> Applied:
+        """Delete objects as the store knows them, by uid; what is gone or being deleted is left alone."""
+        writes = 0
+        changes: list[Change] = []
+        stale = False
+        for ref in refs:
+            live = self._store.get(ref)
+            if live is None or live["metadata"].get("deletionTimestamp"):
+                continue
+            try:
+                answer = await self._client.delete(ref, live["metadata"]["uid"])
+                writes += 1
+                if answer.get("kind") == ref.kind:
+                    changes.append(self._store.observe(kind_of(ref), answer))
+            except NotFound:
+                changes.append(self._store.drop(ref, live["metadata"]["uid"]))
+            except Conflict:
+                stale = True
+            self._memory(key).pop(ref, None)
+        return Applied(writes=writes, stale=stale, change=Change.merged(changes))
+
+    async def apply_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+        """Write the whole status unless it is there already; gives whether a request was sent.
+
+        Raises ApiError; a resource that is gone meanwhile is no error.
+        """
+        metadata = resource["metadata"]
+        key = Key(metadata["namespace"], metadata["name"])
+        live, wanted = digest(resource.get("status") or {}), digest(status)
+        if live == wanted or self._statuses.get(key) == (live, wanted):
+            return False
+        intent = {
+            "apiVersion": resource["apiVersion"],
+            "kind": resource["kind"],
+            "metadata": {"name": key.name, "namespace": key.namespace, "uid": metadata["uid"]},
+            "status": status,
+        }
+        try:
+            answer = await self._client.apply_status(intent)
+        except (NotFound, Conflict):
+            return False
+        self._statuses[key] = (digest(answer.get("status") or {}), wanted)
+        self._store.observe(kind_of(resource), answer)
+        return True
+
+    async def look(self, ref: ObjectRef) -> Mapping[str, Any] | None:
+        """The object as the server has it now; what is cached under the name is brought up to date."""
+        try:
+            live = await self._client.get(ref)
+        except NotFound:
+            self._store.drop(ref)
+            return None
+        if owner_key(kind_of(ref), live) is None:
+            self._store.drop(ref)
+        else:
+            self._store.observe(kind_of(ref), live)
+        return live
+
+    def forget(self, key: Key) -> None:
+        """Drop what is remembered about an LLMDeployment that is gone."""
+        self._statuses.pop(key, None)
+        self._remembered.pop(key, None)
+
+    def _memory(self, key: Key) -> dict[ObjectRef, Remembered]:
+        return self._remembered.setdefault(key, {})
+
+    async def _decide(
+        self, ref: ObjectRef, intent: Mapping[str, Any], key: Key, owner_uid: str
+    ) -> tuple[Decision, Mapping[str, Any] | None]:
+        wanted = digest(intent, 64)
+        remembered = self._memory(key).get(ref)
+        live = self._store.get(ref)
+        decision = decide(wanted, live, remembered, key, owner_uid)
+        if decision in (Decision.VERIFY, Decision.TAKEN):
+            live = await self.look(ref)
+            decision = decide(wanted, live, remembered, key, owner_uid)
+        return (Decision.APPLY if live is None else decision), live
+
+    async def _write(
+        self, key: Key, todo: list[tuple[Mapping[str, Any], Mapping[str, Any] | None]], so_far: Applied
+    ) -> Applied:
+        changes: list[Change] = []
+        for intent, live in todo:
+            ref = ObjectRef.of(intent)
+            try:
+                answer = await self._client.apply(_with_uid(intent, live))
+            except (Conflict, NotFound):
+                # Somebody deleted or replaced the object between our look and our write: look again, later.
+                self._memory(key).pop(ref, None)
+                await self.look(ref)
+                return Applied(len(changes), so_far.skipped, {}, so_far.waiting, True, Change.merged(changes))
+            changes.append(self._store.observe(kind_of(intent), answer))
+            self._memory(key)[ref] = Remembered(
+                answer["metadata"]["uid"], live_digest(answer), digest(intent, 64)
+            )
+        return Applied(len(changes), so_far.skipped, {}, so_far.waiting, False, Change.merged(changes))
+
+
+def _with_uid(intent: Mapping[str, Any], live: Mapping[str, Any] | None) -> dict[str, Any]:
+    metadata = dict(intent["metadata"])
+    if live is not None:
+        metadata["uid"] = live["metadata"]["uid"]
+    return {**intent, "metadata": metadata}

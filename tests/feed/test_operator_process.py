@@ -1,0 +1,300 @@
+"""The operator as a process: rights, election, missing CRD, stops and crashes, on the real API server."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.controlplane.cluster import Cluster
+from e2e.controlplane.control_plane import ControlPlane
+from e2e.controlplane.fixtures import Kubectl
+from tests.feed.operator_process import OperatorProcess, wait_until
+from tests.feed.shipped_files import CRD, CRD_NAME
+from tests.kube.objects import node
+
+pytestmark = pytest.mark.cluster
+
+FAST_LEASE = ("--lease-duration=4", "--renew-deadline=3", "--retry-period=1")
+SMALL_CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 256,
+    "intermediate_size": 512,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 4,
+    "head_dim": 64,
+    "vocab_size": 1024,
+    "max_position_embeddings": 2048,
+    "hidden_act": "silu",
+    "rms_norm_eps": 1e-05,
+    "rope_theta": 10000.0,
+    "tie_word_embeddings": False,
+    "attention_bias": False,
+    "mlp_bias": False,
+    "torch_dtype": "bfloat16",
+}
+
+Start = Callable[..., OperatorProcess]
+
+
+@pytest.fixture
+def start(account: Path, tmp_path: Path) -> Iterator[Start]:
+    """Starts operators; each test has a Lease of its own, and what still runs at its end is killed."""
+    running: list[OperatorProcess] = []
+    lease = f"test-{secrets.token_hex(4)}"
+
+    def begin(*flags: str) -> OperatorProcess:
+        log = tmp_path / f"operator-{len(running)}.log"
+        process = OperatorProcess(account, log, lease, *flags)
+        running.append(process)
+        return process
+
+    yield begin
+    for process in running:
+        process.__exit__()
+
+
+@pytest.fixture
+def gpu_node(cluster: Cluster, namespace: str) -> Iterator[str]:
+    """One simulated node with eight H100s, for this test only: its name is also the value of its label."""
+    raw = node(f"gpu-{namespace}")
+    del raw["metadata"]["uid"], raw["metadata"]["resourceVersion"]
+    raw["metadata"]["labels"]["test"] = namespace
+    status = {"status": {**raw["status"], "conditions": [_ready()]}}
+    cluster.kubectl("apply", "-f", "-", input_text=json.dumps(raw))
+    name = raw["metadata"]["name"]
+    cluster.kubectl("patch", "node", name, "--subresource=status", "--type=merge", "-p", json.dumps(status))
+    yield name
+    cluster.kubectl("delete", "node", name, "--wait=false")
+
+
+def _ready() -> dict[str, str]:
+    moment = "2026-01-01T00:00:00Z"
+    times = {"lastHeartbeatTime": moment, "lastTransitionTime": moment}
+    return {"type": "Ready", "status": "True", "reason": "Simulated", "message": "simulated", **times}
+
+
+def make_model(cluster: Cluster, namespace: str) -> None:
+    data = {"config.json": json.dumps(SMALL_CONFIG)}
+    config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "tiny"}, "data": data}
+    cluster.apply(config_map, namespace=namespace)
+
+
+def make_llm(cluster: Cluster, namespace: str, name: str = "tiny", **spec: Any) -> None:
+    model = {"source": "hf://org/tiny", "configRef": {"configMap": "tiny"}}
+    hardware = {"nodeSelector": {"test": namespace}}
+    resource = {
+        "apiVersion": "stowage.dev/v1alpha1",
+        "kind": "LLMDeployment",
+        "metadata": {"name": name},
+        "spec": {"model": model, "hardware": hardware, **spec},
+    }
+    cluster.apply(resource, namespace=namespace)
+
+
+def condition(cluster: Cluster, namespace: str, kind: str, name: str = "tiny") -> tuple[str, str]:
+    status = cluster.get("llmd", name, "-n", namespace).get("status") or {}
+    found = [item for item in status.get("conditions") or () if item["type"] == kind]
+    return (found[0]["status"], found[0]["reason"]) if found else ("", "")
+
+
+def exists(kubectl: Kubectl, namespace: str, what: str) -> bool:
+    return kubectl("get", what, "-n", namespace, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("verb", "resource", "allowed"),
+    [
+        pytest.param("get", "secrets", False, id="no Secrets are read"),
+        pytest.param("list", "secrets", False, id="no Secrets are listed"),
+        pytest.param("patch", "llmdeployments.stowage.dev", False, id="the spec belongs to the user"),
+        pytest.param("patch", "llmdeployments.stowage.dev/status", True, id="the status is the operator's"),
+        pytest.param("list", "nodes", True, id="nodes are read"),
+        pytest.param("patch", "nodes", False, id="nodes are not written"),
+        pytest.param("patch", "deployments.apps", True, id="Deployments are written"),
+        pytest.param("create", "customresourcedefinitions", False, id="CRDs are not its business"),
+        pytest.param("create", "pods/exec", False, id="it enters no pod"),
+    ],
+)
+def test_shipped_rights(shipped: None, kubectl: Kubectl, verb: str, resource: str, allowed: bool) -> None:
+    who = "--as=system:serviceaccount:stowage-system:stowage"
+    kind, _, subresource = resource.partition("/")
+    asked = ("auth", "can-i", verb, kind, f"--subresource={subresource}", who, "--all-namespaces")
+    answer = kubectl(*asked, check=False).stdout.strip()
+    assert answer == ("yes" if allowed else "no")
+
+
+def test_it_starts_with_its_own_rights_and_a_signal_ends_it_and_frees_the_lease(
+    start: Start, kubectl: Kubectl
+) -> None:
+    operator = start()
+    operator.wait_at_work()
+    wait_until(operator.is_ready, "ready")
+    assert operator.probe("/healthz") == (200, "ok\n")
+    assert operator.metric("leader_election_master_status") == 1
+    assert operator.stop() == 0
+    lease = json.loads(kubectl("get", "lease", operator.lease, "-n", "stowage-system", "-o", "json").stdout)
+    assert lease["spec"].get("holderIdentity", "") == ""
+
+
+def test_a_standby_is_ready_and_takes_over_after_a_crash(start: Start) -> None:
+    first = start(*FAST_LEASE)
+    first.wait_at_work()
+    second = start(*FAST_LEASE)
+    wait_until(second.is_ready, "the standby is ready")
+    assert not second.is_at_work()
+    assert second.metric("leader_election_master_status") == 0
+    first.kill()
+    second.wait_at_work()
+
+
+def test_a_lost_lease_ends_the_process(start: Start, kubectl: Kubectl) -> None:
+    operator = start(*FAST_LEASE)
+    operator.wait_at_work()
+    patch = '{"spec":{"holderIdentity":"thief","leaseDurationSeconds":3600}}'
+    kubectl("patch", "lease", operator.lease, "-n", "stowage-system", "--type=merge", "-p", patch)
+    assert operator.process.wait(timeout=20.0) == 1
+    assert "held by thief" in operator.output
+
+
+def test_a_missing_crd_is_said_once_and_waited_for_and_its_removal_ends_the_process(
+    start: Start, cluster: Cluster, kubectl: Kubectl
+) -> None:
+    kubectl("delete", CRD_NAME)
+    try:
+        operator = start()
+        wait_until(lambda: "is not installed" in operator.output, "the sentence about the CRD")
+        wait_until(lambda: operator.probe("/readyz")[0] == 503, "not ready")
+        assert operator.probe("/healthz")[0] == 200
+        assert "CustomResourceDefinition" in operator.probe("/readyz")[1]
+        cluster.kubectl("apply", "-f", str(CRD))
+        operator.wait_at_work()
+        wait_until(operator.is_ready, "ready")
+        assert operator.output.count("is not installed") == 1
+        kubectl("delete", CRD_NAME)
+        assert operator.process.wait(timeout=30.0) == 1
+        assert "CustomResourceDefinition of LLMDeployment was deleted" in operator.output
+    finally:
+        cluster.kubectl("apply", "-f", str(CRD))
+        cluster.kubectl("wait", "--for=condition=Established", CRD_NAME, "--timeout=30s")
+
+
+def test_a_bad_setting_is_one_sentence_and_code_2(start: Start) -> None:
+    operator = start("--workers=0")
+    assert operator.process.wait(timeout=30.0) == 2
+    assert operator.output.strip() == "Setting workers is 0; write at least 1."
+
+
+def test_it_converges_then_writes_nothing_puts_back_and_survives_a_crash(
+    start: Start, cluster: Cluster, kubectl: Kubectl, namespace: str, gpu_node: str
+) -> None:
+    make_model(cluster, namespace)
+    operator = start(f"--namespaces={namespace}")
+    operator.wait_at_work()
+    make_llm(cluster, namespace)
+    wait_until(lambda: condition(cluster, namespace, "Planned") == ("True", "Fits"), "planned")
+    for what in ("deployment/tiny", "service/tiny", "pdb/tiny"):
+        wait_until(lambda what=what: exists(kubectl, namespace, what), what)  # type: ignore[misc]
+
+    wait_until(lambda: _is_quiet(operator), "no more writes")
+    written = operator.metric('rest_client_requests_total{code="200",host')
+    uid = cluster.get("deployment", "tiny", "-n", namespace)["metadata"]["uid"]
+    assert written > 0
+
+    kubectl("delete", "service/tiny", "-n", namespace)
+    wait_until(lambda: exists(kubectl, namespace, "service/tiny"), "the Service is put back")
+    kubectl("label", "deployment/tiny", "-n", namespace, "app.kubernetes.io/managed-by-")
+    wait_until(lambda: _managed_by(cluster, namespace) == "stowage", "the label is put back")
+
+    operator.kill()
+    kubectl("delete", "pdb/tiny", "-n", namespace)
+    again = start(f"--namespaces={namespace}")
+    again.wait_at_work()
+    wait_until(lambda: exists(kubectl, namespace, "pdb/tiny"), "the PodDisruptionBudget is put back")
+    assert cluster.get("deployment", "tiny", "-n", namespace)["metadata"]["uid"] == uid
+    assert cluster.get("deployment", "tiny", "-n", namespace)["metadata"]["generation"] == 1
+
+
+def _is_quiet(operator: OperatorProcess) -> bool:
+    import time
+
+    before = _writes(operator)
+    time.sleep(3.0)
+    return _writes(operator) == before
+
+
+def _writes(operator: OperatorProcess) -> float:
+    text = operator._fetch(1, "/metrics")[1]
+    verbs = ('method="PATCH"', 'method="POST"', 'method="DELETE"')
+    lines = [line for line in text.splitlines() if line.startswith("rest_client_requests_total")]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if any(verb in line for verb in verbs))
+
+
+def _managed_by(cluster: Cluster, namespace: str) -> str | None:
+    labels = cluster.get("deployment", "tiny", "-n", namespace)["metadata"]["labels"]
+    return str(labels.get("app.kubernetes.io/managed-by"))
+
+
+def test_of_two_that_want_the_last_gpus_exactly_one_gets_them(
+    start: Start, cluster: Cluster, kubectl: Kubectl, namespace: str, gpu_node: str
+) -> None:
+    make_model(cluster, namespace)
+    wanted = {"parallelism": {"tensor": 4}, "replicas": 2}
+    for name in ("one", "two"):
+        make_llm(cluster, namespace, name, **wanted)
+    operator = start(f"--namespaces={namespace}")
+    operator.wait_at_work()
+    names = ("one", "two")
+    wait_until(
+        lambda: all(condition(cluster, namespace, "Planned", name)[0] in ("True", "False") for name in names),
+        "both have a verdict",
+    )
+    asked = {
+        name: cluster.get("deployment", name, "-n", namespace)["spec"]["replicas"]
+        for name in names
+        if exists(kubectl, namespace, f"deployment/{name}")
+    }
+    assert sum(asked.values()) * 4 <= 8
+    assert sorted(condition(cluster, namespace, "Planned", name)[0] for name in names) == ["False", "True"]
+
+
+def test_a_name_that_somebody_holds_is_said_and_not_touched(
+    start: Start, cluster: Cluster, kubectl: Kubectl, namespace: str, gpu_node: str
+) -> None:
+    make_model(cluster, namespace)
+    kubectl("create", "service", "clusterip", "tiny", "-n", namespace, "--tcp=80:80")
+    before = cluster.get("service", "tiny", "-n", namespace)
+    make_llm(cluster, namespace)
+    operator = start(f"--namespaces={namespace}")
+    operator.wait_at_work()
+    wait_until(lambda: condition(cluster, namespace, "Accepted") == ("False", "NameTaken"), "NameTaken")
+    assert cluster.get("service", "tiny", "-n", namespace) == before
+    assert not exists(kubectl, namespace, "deployment/tiny")
+    kubectl("delete", "service/tiny", "-n", namespace)
+    wait_until(lambda: exists(kubectl, namespace, "deployment/tiny"), "served once the name is free")
+    wait_until(lambda: condition(cluster, namespace, "Accepted") == ("True", "Valid"), "accepted")
+
+
+def test_it_outlives_a_restart_of_the_api_server(
+    start: Start,
+    control_plane: ControlPlane,
+    cluster: Cluster,
+    kubectl: Kubectl,
+    namespace: str,
+    gpu_node: str,
+) -> None:
+    make_model(cluster, namespace)
+    operator = start(f"--namespaces={namespace}", "--renew-deadline=60", "--lease-duration=90")
+    operator.wait_at_work()
+    control_plane.kill("kube-apiserver")
+    control_plane.restart("kube-apiserver")
+    control_plane.wait_ready()
+    make_llm(cluster, namespace)
+    wait_until(lambda: exists(kubectl, namespace, "deployment/tiny"), "reconciled after the restart", 90.0)
+    assert operator.process.poll() is None
