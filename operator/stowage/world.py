@@ -122,7 +122,8 @@ class World:
     `resource` is the LLMDeployment as stored (None once it is gone). `children` holds the live objects that carry
     our labels for this key, ReplicaSets and inspection pods included; `pods` its server pods, whole. `inventory` has
     the unbound demand of every other LLMDeployment already taken off. `ahead` names older LLMDeployments that still
-    wait for their first verdict. `taken` says, for names that a foreign object holds, whose they are.
+    wait for their first verdict. `taken` says, for names that a foreign object holds, whose they are; `refused` why the
+    API server refused what was last applied.
     """
 
     key: Key
@@ -136,6 +137,7 @@ class World:
     reports: tuple[PodReport, ...] = ()
     installed_kinds: frozenset[str] = frozenset()
     taken: Mapping[ObjectRef, str] = field(default_factory=dict)
+    refused: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

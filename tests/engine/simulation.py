@@ -125,6 +125,7 @@ class Simulation:
     foreign_pods: list[dict[str, Any]] = field(default_factory=list)
     ahead: tuple[Key, ...] = ()
     taken: dict[ObjectRef, str] = field(default_factory=dict)
+    refused: str | None = None
     installed_kinds: frozenset[str] = frozenset()
     children: dict[ObjectRef, dict[str, Any]] = field(default_factory=dict)
     pods: list[dict[str, Any]] = field(default_factory=list)
@@ -166,6 +167,7 @@ class Simulation:
             ),
             installed_kinds=self.installed_kinds,
             taken=dict(self.taken),
+            refused=self.refused,
         )
 
     def edit(self, **spec: Any) -> None:
@@ -178,7 +180,7 @@ class Simulation:
         outcome = reconcile(self.world, self.now)
         if outcome.resolve is not None:
             self.resolution = Resolution(outcome.resolve, self.model)
-        if not self.taken:
+        if not self.taken and self.refused is None:
             for obj in outcome.apply:
                 self._apply(obj)
         for ref in outcome.delete:

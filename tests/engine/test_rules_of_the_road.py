@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -11,7 +12,7 @@ from stowage.api.refusal import Refusal
 from stowage.engine.record import read_in_force
 from stowage.render import names
 from stowage.world import Key, ModelFailed, ObjectRef
-from tests.engine.simulation import START, Simulation, cpu_node, gpu_node
+from tests.engine.simulation import OPTIONS, START, Simulation, cpu_node, gpu_node
 
 
 def test_the_minimal_manifest_becomes_four_objects_and_serves() -> None:
@@ -268,6 +269,16 @@ def test_a_name_that_is_taken_is_said_and_still_wanted() -> None:
     assert outcome.requeue_after is not None
 
 
+def test_what_the_api_server_refuses_is_told_in_its_own_words() -> None:
+    sim = Simulation(refused="admission webhook says no")
+    sim.settle()
+    assert sim.condition("Ready")[:2] == ("False", "ApplyFailed")
+    assert "admission webhook says no" in sim.condition("Degraded")[2]
+    sim.refused = None
+    sim.serve()
+    assert sim.condition("Ready")[:2] == ("True", "Serving")
+
+
 def test_younger_objects_wait_for_older_ones() -> None:
     sim = Simulation(ahead=(Key("default", "older"),))
     sim.settle()
@@ -335,6 +346,16 @@ def test_a_model_that_cannot_be_read_is_asked_for_again_at_its_time() -> None:
     assert outcome.resolve is not None
 
 
+def test_while_the_next_try_is_under_way_nobody_looks_again_and_again() -> None:
+    """The answer wakes the key; a turn that is due at once would keep the event loop from ever getting it."""
+    refusal = Refusal(Reason.HUB_UNREACHABLE, "The Hub does not answer.")
+    sim = Simulation(model=ModelFailed(refusal, START))
+    sim.step()
+    outcome = sim.step()
+    assert outcome.resolve is not None
+    assert outcome.requeue_after is None
+
+
 def test_a_model_that_does_not_exist_is_not_asked_for_again() -> None:
     refusal = Refusal(Reason.MODEL_NOT_FOUND, "The Hub has no such model.")
     sim = Simulation(model=ModelFailed(refusal, None))
@@ -357,6 +378,26 @@ def test_a_gated_model_is_read_by_a_pod_that_goes_away_again() -> None:
     sim.settle()
     assert "Pod" not in sim.kinds()
     assert sim.deployment() is not None
+
+
+def test_the_inspection_pod_is_told_revision_and_hub() -> None:
+    sim = Simulation(options=replace(OPTIONS, hub_endpoint="http://hub.example"))
+    sim.edit(model={"source": "hf://org/gated", "revision": "v1", "tokenSecretRef": {"name": "hub"}})
+    (pod,) = sim.step().apply
+    container = pod["spec"]["containers"][0]
+    assert container["command"][-4:] == ["--source", "hf://org/gated", "--revision", "v1"]
+    assert {"name": "HF_ENDPOINT", "value": "http://hub.example"} in container["env"]
+
+
+def test_a_model_on_a_claim_is_inspected_where_the_claim_can_be_mounted() -> None:
+    sim = Simulation()
+    sim.edit(model={"source": "pvc://models/llama/8b"})
+    (pod,) = sim.step().apply
+    assert {"name": "model", "persistentVolumeClaim": {"claimName": "models", "readOnly": True}} in pod[
+        "spec"
+    ]["volumes"]
+    (mount,) = [item for item in pod["spec"]["containers"][0]["volumeMounts"] if item["name"] == "model"]
+    assert mount == {"name": "model", "mountPath": "/stowage/model", "readOnly": True, "subPath": "llama/8b"}
 
 
 def test_a_pod_monitor_comes_and_goes_with_its_kind() -> None:

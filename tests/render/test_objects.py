@@ -21,7 +21,11 @@ from tests.engine.simulation import Simulation, cpu_node, gpu_node
 GOLDEN = Path(__file__).parent / "golden"
 
 FULL = {
-    "model": {"source": "hf://meta-llama/Llama-3.1-8B", "servedName": "chat", "tokenSecretRef": {"name": "hub"}},
+    "model": {
+        "source": "hf://meta-llama/Llama-3.1-8B",
+        "servedName": "chat",
+        "tokenSecretRef": {"name": "hub"},
+    },
     "workload": {"maxModelLen": 8192, "concurrencyPerReplica": 4},
     "parallelism": {"tensor": 2},
     "engine": {"version": "0.32.0", "gpuMemoryUtilization": 0.9, "maxNumSeqs": 64, "enforceEager": True},
@@ -146,7 +150,9 @@ settings = st.builds(
 
 
 @given(settings)
-def test_every_option_that_the_plan_sets_is_refused_in_the_users_own_arguments(chosen: EngineSettings) -> None:
+def test_every_option_that_the_plan_sets_is_refused_in_the_users_own_arguments(
+    chosen: EngineSettings,
+) -> None:
     options = [argument for argument in vllm_args(chosen, ()) if argument.startswith("--")]
     assert set(options) <= set(PLAN_OPTIONS)
     assert len(options) == len(set(options))

@@ -22,12 +22,3 @@ def diagnose_deployment(deployment: Mapping[str, Any]) -> Finding | None:
         words = progressing.get("message") or "no message"
         return Finding(Severity.PROBLEM, Reason.DEADLINE_EXCEEDED, f"The rollout is stuck: {words}")
     return None
-
-
-def rollout_complete(deployment: Mapping[str, Any], replicas: int) -> bool:
-    """Whether every replica runs the current template and no older pod is left."""
-    status = deployment.get("status") or {}
-    if status.get("observedGeneration", -1) < deployment["metadata"].get("generation", 0):
-        return False
-    counts = (status.get(key) or 0 for key in ("replicas", "updatedReplicas", "readyReplicas"))
-    return all(count == replicas for count in counts)

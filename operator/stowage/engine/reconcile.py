@@ -81,8 +81,9 @@ def _requeue_after(
         waits.append(_TAKEN_RETRY)
     if situation.world.ahead and decision.planned.status is None:
         waits.append(_TURN_RETRY)
-    if decision.retry_at is not None:
-        waits.append(max(timedelta(0), decision.retry_at - now))
+    if decision.retry_at is not None and decision.retry_at > now:
+        # Once it is due the shell is asking again, and its answer is news.
+        waits.append(decision.retry_at - now)
     if status.get("utilization"):
         waits.append(situation.world.options.status_interval)
     return min(waits, default=None)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from stowage.api.conditions import Reason
 from stowage.diagnosis.deployment import diagnose_deployment
 from stowage.diagnosis.finding import Finding, Severity, worst
 from stowage.diagnosis.pod import diagnose_pod, is_ready
@@ -58,6 +59,9 @@ def read_serving(situation: Situation, target: InForce, rollout: Rollout) -> Ser
     blocked = diagnose_deployment(live) if live is not None else None
     if blocked is not None:
         findings.append(blocked)
+    if situation.world.refused is not None:
+        message = f"The API server refuses an object of this deployment: {situation.world.refused}"
+        findings.append(Finding(Severity.PROBLEM, Reason.APPLY_FAILED, message))
     uids = {pod["metadata"].get("uid", "") for pod in pods}
     return Serving(
         target=target,

@@ -59,8 +59,11 @@ def inspection_pod(
 def _inspect_container(
     spec: LLMDeploymentSpec, options: EngineOptions, env: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    source = names.MODEL_DIR if spec.model.source.startswith("pvc://") else spec.model.source
-    command = ["python3", names.AGENT_IN_IMAGE, "inspect", "--source", source]
+    command = ["python3", names.AGENT_IN_IMAGE, "inspect"]
+    if spec.model.scheme == "pvc":
+        command += ["--source", names.MODEL_DIR, "--name", spec.model.source]
+    else:
+        command += ["--source", spec.model.source]
     if spec.model.revision:
         command += ["--revision", spec.model.revision]
     return {
