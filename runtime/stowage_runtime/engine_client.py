@@ -14,6 +14,8 @@ from typing import Any
 
 from stowage_runtime.prometheus_text import Exposition, parse_exposition
 
+# Long enough that engines which treat the shortest prompts specially do what they do for real requests.
+SELF_TEST_PROMPT = "The ship is loaded by a plan. In one word, the plan is called"
 _SHORT_SECONDS = 5.0
 _LONGEST_ANSWER_BYTES = 64 * 1024 * 1024
 
@@ -55,7 +57,7 @@ class EngineClient:
 
     def complete(self, model: str, timeout_seconds: float) -> None:
         """Ask for one short completion; raises EngineRequestError unless tokens came back."""
-        body = {"model": model, "prompt": "Hello", "max_tokens": 4, "temperature": 0}
+        body = {"model": model, "prompt": SELF_TEST_PROMPT, "max_tokens": 4, "temperature": 0}
         answer = self._json("/v1/completions", body, timeout_seconds)
         choices, usage = answer.get("choices"), answer.get("usage")
         generated = usage.get("completion_tokens") if isinstance(usage, dict) else None

@@ -12,8 +12,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from stowage.engine import reconcile
+from stowage.engine.record import read_in_force
 from stowage.hardware.inventory import build_inventory, pod_usage
 from stowage.hardware.node import node_facts
+from stowage.planning.placement import place_replicas
 from stowage.world import (
     EngineOptions,
     Key,
@@ -98,6 +100,16 @@ def gpu_node(
             "capacity": resources,
             "conditions": [{"type": "Ready", "status": "True"}],
         },
+    }
+
+
+def gpu_pod(name: str, node: str, gpus: int) -> dict[str, Any]:
+    """Somebody else's pod."""
+    resources = {"requests": {"nvidia.com/gpu": str(gpus)}, "limits": {"nvidia.com/gpu": str(gpus)}}
+    return {
+        "metadata": {"name": name, "namespace": "other", "uid": name},
+        "spec": {"nodeName": node, "containers": [{"name": "c", "resources": resources}]},
+        "status": {"phase": "Running"},
     }
 
 
@@ -222,22 +234,56 @@ class Simulation:
         self.pods = self.pods[:wanted]
         while len(self.pods) < wanted:
             self.pods.append(self._pod(template))
+        self._show(ready)
+
+    def _show(self, ready: bool) -> None:
+        deployment = self.deployment()
+        assert deployment is not None
+        count = len(self.pods)
         for pod in self.pods:
             pod["status"] = {
                 "phase": "Running",
-                "conditions": [{"type": "Ready", "status": "True" if ready else "False"}],
+                "conditions": [
+                    {
+                        "type": "Ready",
+                        "status": "True" if ready else "False",
+                        "lastTransitionTime": self.now.strftime("%Y-%m-%dT%H:%M:%SZ"),
+                    }
+                ],
             }
         deployment["status"] = {
             "observedGeneration": deployment["metadata"]["generation"],
-            "replicas": wanted,
-            "updatedReplicas": wanted,
-            "readyReplicas": wanted if ready else 0,
+            "replicas": count,
+            "updatedReplicas": count,
+            "readyReplicas": count if ready else 0,
         }
 
-    def report(self, **utilization: Any) -> None:
-        """Every pod's agent reports Serving with the planned number of tokens."""
+    def run_placeable_pods(self, ready: bool) -> None:
+        """As the scheduler and the kubelets would: old pods go first, new ones run where there is room."""
+        deployment = self.deployment()
+        if deployment is None:
+            return
+        template = deployment["spec"]["template"]
+        self.pods = [pod for pod in self.pods if pod["stale"] == template][: deployment["spec"]["replicas"]]
+        record = read_in_force(deployment)
+        while record is not None and len(self.pods) < deployment["spec"]["replicas"]:
+            places = place_replicas(record.plan, self.world.inventory, 1)
+            if not places:
+                break
+            self.pods.append(self._pod(template, places[0]))
+        self._show(ready)
+
+    def add_unbound_pod(self) -> None:
+        """The Deployment controller creates a pod of the current template that the scheduler cannot place."""
         deployment = self.deployment()
         assert deployment is not None
+        pod = self._pod(deployment["spec"]["template"])
+        del pod["spec"]["nodeName"]
+        pod["status"] = {"phase": "Pending", "conditions": []}
+        self.pods.append(pod)
+
+    def report(self, kv_cache_tokens: int = 10_000, **utilization: Any) -> None:
+        """Every pod's agent reports Serving with that number of KV-cache tokens."""
         figures = {
             "kv_usage": 0.0,
             "running": 0,
@@ -254,7 +300,9 @@ class Simulation:
                 phase_since="2026-01-01T00:00:00Z",
                 started_at="2026-01-01T00:00:00Z",
                 launch_hash="0" * 64,
-                engine=EngineFacts(kind="vllm", version="0.32.0", kv_cache_tokens=10_000, block_size=16),
+                engine=EngineFacts(
+                    kind="vllm", version="0.32.0", kv_cache_tokens=kv_cache_tokens, block_size=16
+                ),
                 utilization=Utilization(**figures),
             )
 
@@ -285,7 +333,7 @@ class Simulation:
                 new["status"] = live["status"]
         self.children[ref] = new
 
-    def _pod(self, template: Mapping[str, Any]) -> dict[str, Any]:
+    def _pod(self, template: Mapping[str, Any], node: str | None = None) -> dict[str, Any]:
         self.created += 1
         pod = copy.deepcopy(dict(template))
         pod["metadata"] |= {
@@ -302,7 +350,7 @@ class Simulation:
             for room in self.world.inventory.nodes
             if all(room.facts.labels.get(key) == value for key, value in selector.items())
         ]
-        pod["spec"]["nodeName"] = max(
+        pod["spec"]["nodeName"] = node or max(
             fitting,
             key=lambda name: next(r.free_gpus for r in self.world.inventory.nodes if r.facts.name == name),
         )

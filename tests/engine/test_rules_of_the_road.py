@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from datetime import timedelta
 
@@ -11,8 +12,17 @@ from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
 from stowage.engine.record import read_in_force
 from stowage.render import names
-from stowage.world import Key, ModelFailed, ObjectRef
-from tests.engine.simulation import OPTIONS, START, Simulation, cpu_node, gpu_node
+from stowage.world import Key, ModelFailed, ModelResolved, ObjectRef
+from tests.engine.simulation import (
+    COMMIT,
+    OPTIONS,
+    START,
+    Simulation,
+    cpu_node,
+    gpu_node,
+    gpu_pod,
+    summary,
+)
 
 
 def test_the_minimal_manifest_becomes_four_objects_and_serves() -> None:
@@ -242,7 +252,11 @@ def test_launch_configurations_are_kept_while_a_replica_set_refers_to_them() -> 
     replica_set = {
         "apiVersion": "apps/v1",
         "kind": "ReplicaSet",
-        "metadata": {"name": "llama-1", "namespace": "default", "ownerReferences": [{"uid": "uid-1"}]},
+        "metadata": {
+            "name": "llama-1",
+            "namespace": "default",
+            "ownerReferences": [{"uid": sim.child("Deployment")["metadata"]["uid"]}],
+        },
         "spec": {"template": sim.child("Deployment")["spec"]["template"]},
     }
     sim.children[ObjectRef("apps/v1", "ReplicaSet", "default", "llama-1")] = replica_set
@@ -439,3 +453,173 @@ def test_no_token_appears_anywhere_but_by_reference() -> None:
     assert [item for item in env if item["name"] == "HF_TOKEN"] == [
         {"name": "HF_TOKEN", "valueFrom": {"secretKeyRef": {"name": "hub", "key": "token"}}}
     ]
+
+
+def test_a_bigger_shape_gets_only_as_many_replicas_as_have_a_place_once_the_old_ones_are_gone() -> None:
+    sim = Simulation()
+    sim.edit(replicas=2)
+    sim.serve()
+    sim.edit(parallelism={"tensor": 4})
+    sim.settle()
+    assert sim.child("Deployment")["spec"]["replicas"] == 1
+    assert sim.condition("AbleToScale")[:2] == ("False", "InsufficientGPUs")
+
+
+def test_a_cordoned_node_keeps_its_replica_and_others_take_new_ones() -> None:
+    sim = Simulation(nodes=[gpu_node(name, 1) for name in ("a", "b", "c")])
+    sim.edit(replicas=2)
+    sim.serve()
+    used = {pod["spec"]["nodeName"] for pod in sim.pods}
+    next(node for node in sim.nodes if node["metadata"]["name"] in used)["spec"]["unschedulable"] = True
+    sim.edit(replicas=3)
+    sim.settle()
+    assert sim.child("Deployment")["spec"]["replicas"] == 3
+
+
+def test_a_template_without_any_place_waits_and_the_old_one_goes_on() -> None:
+    sim = Simulation(nodes=[gpu_node("a", 1)])
+    sim.serve()
+    template = sim.child("Deployment")["spec"]["template"]
+    sim.nodes[0]["spec"]["unschedulable"] = True
+    sim.edit(runtime={"env": [{"name": "VLLM_LOGGING_LEVEL", "value": "DEBUG"}]})
+    sim.settle()
+    assert sim.child("Deployment")["spec"]["template"] == template
+    assert sim.child("Deployment")["spec"]["replicas"] == 1
+    assert sim.condition("Ready")[:2] == ("False", "WaitingForSpareGPUs")
+
+
+def test_a_held_rollout_is_not_ready_for_its_generation() -> None:
+    sim = Simulation(nodes=[gpu_node("gpu-1", 1)])
+    sim.serve()
+    sim.edit(engine={"maxNumSeqs": 16}, rollout={"strategy": "Surge"})
+    sim.settle()
+    assert sim.condition("Available")[0] == "True"
+    assert sim.condition("Ready")[:2] == ("False", "WaitingForSpareGPUs")
+
+
+def test_a_surge_that_lost_its_spare_place_falls_back_to_replacing_in_place() -> None:
+    sim = Simulation(nodes=[gpu_node("gpu-1", 2)])
+    sim.serve()
+    sim.edit(engine={"maxNumSeqs": 16})
+    sim.settle()
+    assert sim.child("Deployment")["spec"]["strategy"]["rollingUpdate"]["maxSurge"] == 1
+    thief = gpu_pod("thief", "gpu-1", 1)
+    sim.foreign_pods.append(thief)
+    sim.add_unbound_pod()
+    sim.settle()
+    assert sim.child("Deployment")["spec"]["strategy"]["rollingUpdate"] == {
+        "maxSurge": 0,
+        "maxUnavailable": 1,
+    }
+
+
+def test_a_strategy_that_somebody_edits_is_put_back() -> None:
+    sim = Simulation()
+    sim.serve()
+    sim.child("Deployment")["spec"]["strategy"] = {"type": "Recreate"}
+    sim.child("Deployment")["spec"]["paused"] = True
+    sim.settle()
+    assert sim.child("Deployment")["spec"]["strategy"]["type"] == "RollingUpdate"
+    assert sim.child("Deployment")["spec"]["paused"] is False
+
+
+def test_old_replicas_are_not_judged_by_the_new_plan() -> None:
+    sim = Simulation(nodes=[gpu_node("gpu-1", 4)])
+    sim.serve()
+    sim.report(kv_cache_tokens=sim.resource["status"]["plan"]["kvTokens"])
+    sim.settle()
+    sim.edit(parallelism={"tensor": 2})
+    sim.settle()
+    assert sim.condition("Degraded")[0] == "False"
+    assert "engine" not in sim.resource["status"]
+
+
+def test_a_deployment_that_is_being_deleted_still_hands_its_record_on() -> None:
+    sim = Simulation()
+    sim.serve()
+    template = sim.child("Deployment")["spec"]["template"]
+    sim.child("Deployment")["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    sim.upgrade("9.9.9")
+    outcome = sim.step()
+    assert outcome.resolve is None
+    (wanted,) = [obj for obj in outcome.apply if obj["kind"] == "Deployment"]
+    assert wanted["spec"]["template"] == template
+
+
+def test_a_record_of_a_newer_version_survives_a_rollback_of_the_operator() -> None:
+    sim = Simulation()
+    sim.serve()
+    deployment = sim.child("Deployment")
+    record = json.loads(deployment["metadata"]["annotations"][names.IN_FORCE_ANNOTATION])
+    record["spec"]["engine"]["fromTheFuture"] = 1
+    record["anotherOne"] = {}
+    deployment["metadata"]["annotations"][names.IN_FORCE_ANNOTATION] = json.dumps(record)
+    read = read_in_force(deployment)
+    assert read is not None
+    template = deployment["spec"]["template"]
+    sim.upgrade("0.0.1")
+    sim.settle()
+    assert sim.child("Deployment")["spec"]["template"] == template
+
+
+def test_a_recorded_template_that_somebody_edited_is_no_record() -> None:
+    sim = Simulation()
+    sim.serve()
+    deployment = sim.child("Deployment")
+    record = json.loads(deployment["metadata"]["annotations"][names.IN_FORCE_ANNOTATION])
+    record["template"]["spec"]["containers"][0]["image"] = "evil"
+    deployment["metadata"]["annotations"][names.IN_FORCE_ANNOTATION] = json.dumps(record)
+    assert read_in_force(deployment) is None
+    record["template"] = {}
+    deployment["metadata"]["annotations"][names.IN_FORCE_ANNOTATION] = json.dumps(record)
+    assert read_in_force(deployment) is None
+
+
+def test_a_plan_that_is_made_anew_keeps_its_commit() -> None:
+    sim = Simulation()
+    sim.settle()
+    sim.nodes = []
+    sim.resolution = None
+    outcome = sim.step()
+    assert outcome.resolve is not None
+    assert outcome.resolve.revision == COMMIT
+
+
+def test_a_plan_that_lost_its_place_is_told_from_a_wish_that_cannot_be() -> None:
+    sim = Simulation()
+    sim.settle()
+    sim.nodes = []
+    sim.settle()
+    assert sim.condition("Planned")[:2] == ("False", "PlanNoLongerFits")
+
+
+def test_a_config_map_without_a_commit_is_refused_with_what_to_do() -> None:
+    sim = Simulation(model=ModelResolved(replace(summary(), revision=None)))
+    sim.edit(model={"source": "hf://meta-llama/Llama-3.1-8B", "configRef": {"configMap": "llama"}})
+    sim.settle()
+    status, reason, message = sim.condition("Accepted")
+    assert (status, reason) == ("False", "InvalidConfigMap")
+    assert "stowage inspect" in message
+
+
+def test_an_agent_that_falls_silent_is_told_and_its_figures_go() -> None:
+    sim = Simulation()
+    sim.serve()
+    sim.report()
+    sim.settle()
+    sim.reports.clear()
+    sim.settle()
+    assert "engine" in sim.resource["status"], "a first report may be on its way"
+    sim.now += timedelta(minutes=5)
+    sim.settle()
+    assert sim.condition("Degraded")[:2] == ("True", "ReportUnavailable")
+    assert "utilization" not in sim.resource["status"]
+
+
+def test_a_replica_on_a_lost_node_is_told_as_such() -> None:
+    sim = Simulation()
+    sim.serve()
+    sim.run_pods(ready=False)
+    sim.nodes[0]["status"]["conditions"] = [{"type": "Ready", "status": "Unknown"}]
+    sim.settle()
+    assert sim.condition("Degraded")[:2] == ("True", "NodeLost")

@@ -112,10 +112,8 @@ def mixed_nodes() -> list[dict[str, Any]]:
     ]
 
 
-def make_plan(
-    profile: ModelProfile, inventory: Inventory, replicas: int = 1, in_force: Plan | None = None, **parts: Any
-) -> PlanResult:
-    return plan(PlanRequest(spec_of(**parts), profile, replicas, in_force), inventory)
+def make_plan(profile: ModelProfile, inventory: Inventory, replicas: int = 1, **parts: Any) -> PlanResult:
+    return plan(PlanRequest(spec_of(**parts), profile, replicas), inventory)
 
 
 def chosen(result: PlanResult) -> Plan:

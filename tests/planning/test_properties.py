@@ -125,22 +125,6 @@ def test_a_quota_is_never_exceeded(cluster: tuple[list[Any], list[Any]], gpus: i
         assert len(result.plan.placement.node_names) * result.plan.gpus_per_replica <= gpus
 
 
-@settings(max_examples=30, deadline=None)
-@given(clusters(), profiles)
-def test_a_plan_in_force_is_kept_when_a_better_node_appears(
-    cluster: tuple[list[Any], list[Any]], profile: Any
-) -> None:
-    nodes, pods = cluster
-    first = make_plan(profile, inventory_of(nodes, pods))
-    if first.plan is None:
-        return
-    more = [*nodes, gpu_node("new-h100", "NVIDIA-H100-80GB-HBM3", 8), gpu_node("new-l4", "NVIDIA-L4", 8)]
-    again = make_plan(profile, inventory_of(more, pods), in_force=first.plan)
-    assert again.plan is not None
-    assert again.plan.digest() == first.plan.digest()
-    assert again.plan.settings == first.plan.settings
-
-
 @given(st.integers(0, 8))
 def test_placing_nothing_names_nothing(count: int) -> None:
     inventory = inventory_of([gpu_node("n", "NVIDIA-L4", 4)])

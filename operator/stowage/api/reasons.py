@@ -39,7 +39,6 @@ class Reason(StrEnum):
     PLAN_ONLY = "PlanOnly"
     RECONCILING = "Reconciling"
     RESOLVING_MODEL = "ResolvingModel"
-    WAITING_FOR_INVENTORY = "WaitingForInventory"
     NOT_ACCEPTED = "NotAccepted"
     NOT_PLANNED = "NotPlanned"
     PREVIOUS_PLAN_SERVING = "PreviousPlanServing"
@@ -100,7 +99,6 @@ class Reason(StrEnum):
     # Something is wrong with running pods
     UNSCHEDULABLE = "Unschedulable"
     IMAGE_PULL_FAILED = "ImagePullFailed"
-    VOLUME_MOUNT_FAILED = "VolumeMountFailed"
     PODS_REFUSED = "PodsRefused"
     CRASH_LOOPING = "CrashLooping"
     HOST_MEMORY_EXCEEDED = "HostMemoryExceeded"

@@ -7,6 +7,7 @@ agent's report. The first that has something to say wins, since a later one can 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import Any
 
 from stowage.api.conditions import Reason
@@ -19,8 +20,13 @@ _GIB = 1 << 30
 Pod = Mapping[str, Any]
 
 
-def diagnose_pod(pod: Pod, report: RuntimeReport | None) -> Finding:
-    """Say what one server pod is doing, or why it cannot."""
+def diagnose_pod(pod: Pod, report: RuntimeReport | None, *, node_is_lost: bool = False) -> Finding:
+    """Say what one pod is doing, or why it cannot; `node_is_lost` when its node is gone or does not report."""
+    if node_is_lost and not is_ready(pod):
+        node = pod["spec"]["nodeName"]
+        return _finding(
+            pod, Severity.PROBLEM, Reason.NODE_LOST, f"was on node {node}, which is gone or not ready."
+        )
     for check in _CHECKS:
         finding = check(pod, report)
         if finding is not None:
@@ -35,6 +41,14 @@ def is_ready(pod: Pod) -> bool:
     return any(
         item["type"] == "Ready" and item["status"] == "True" for item in _status(pod).get("conditions") or ()
     )
+
+
+def ready_since(pod: Pod) -> datetime | None:
+    """When the pod became ready; None where it is not, or where nobody wrote it down."""
+    for item in _status(pod).get("conditions") or ():
+        if item["type"] == "Ready" and item["status"] == "True" and item.get("lastTransitionTime"):
+            return datetime.fromisoformat(item["lastTransitionTime"].replace("Z", "+00:00"))
+    return None
 
 
 def is_bound(pod: Pod) -> bool:
@@ -72,7 +86,9 @@ def _check_scheduling(pod: Pod, _: RuntimeReport | None) -> Finding | None:
             words = (item.get("message") or "").strip()
             if item.get("reason") == "SchedulingGated":
                 return _finding(pod, Severity.PROGRESS, Reason.SCHEDULING, f"is gated: {words}")
-            return _finding(pod, Severity.PROBLEM, Reason.UNSCHEDULABLE, f"cannot be scheduled: {words}")
+            claim = "persistentvolumeclaim" in words.lower()
+            reason = Reason.VOLUME_CLAIM_MISSING if claim else Reason.UNSCHEDULABLE
+            return _finding(pod, Severity.PROBLEM, reason, f"cannot be scheduled: {words}")
     return _finding(pod, Severity.PROGRESS, Reason.SCHEDULING, "waits for the scheduler.")
 
 
@@ -108,8 +124,12 @@ def _container_finding(pod: Pod, status: Mapping[str, Any]) -> Finding | None:
     word = waiting.get("reason") or ""
     restarts = int(status.get("restartCount") or 0)
     if word in WAITING_PROBLEMS:
-        text = f"container {status['name']}: {word}: {(waiting.get('message') or 'no message').strip()}"
-        return _finding(pod, Severity.PROBLEM, WAITING_PROBLEMS[word], text, restarts)
+        words = (waiting.get("message") or "no message").strip()
+        reason = WAITING_PROBLEMS[word]
+        if reason is Reason.SECRET_MISSING and "configmap" in words.lower():
+            reason = Reason.CONFIG_MAP_MISSING
+        text = f"container {status['name']}: {word}: {words}"
+        return _finding(pod, Severity.PROBLEM, reason, text, restarts)
     ended = state.get("terminated") or {}
     if not ended and word == "CrashLoopBackOff":
         ended = (status.get("lastState") or {}).get("terminated") or {"exitCode": -1}

@@ -19,6 +19,7 @@ from stowage.engine.rollout import replacing_in_place
 from stowage.engine.serving import Serving
 from stowage.engine.situation import Situation
 from stowage.engine.verdict import Verdict
+from stowage.render.names import AGENT_PORT
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ def _ready(
     generation = situation.generation
     message = _serving_message(serving) if serving else ""
     ready = summarize(current, generation=generation, now=now, serving_message=message)
-    if serving is None or not ready.is_true or serving.current:
+    if serving is None or not ready.is_true or (serving.current and serving.rollout.held is None):
         return ready
     # Old replicas serve while the new template comes up: available, but not yet what this generation asks for.
     progressing = next(item for item in current if item.type is ConditionType.PROGRESSING)
@@ -117,8 +118,8 @@ def _available(serving: Serving) -> Verdict:
 
 
 def _progressing(situation: Situation, serving: Serving) -> Verdict:
-    if serving.rollout.progress is not None:
-        return serving.rollout.progress
+    if serving.rollout.held is not None:
+        return serving.rollout.held
     if serving.complete:
         if serving.wanted == 0:
             return Verdict(False, Reason.SCALED_TO_ZERO, "spec.replicas is 0: no replica runs.")
@@ -151,6 +152,11 @@ def _degraded(decision: Decision, serving: Serving) -> Verdict:
         cause = decision.accepted if decision.accepted.status is False else decision.planned
         message = f"The last plan that could be made goes on; the current spec: {cause.message}"
         return Verdict(True, Reason.PREVIOUS_PLAN_SERVING, message)
+    if serving.silent:
+        message = (
+            f"The agents of these replicas do not answer on port {AGENT_PORT}: {', '.join(serving.silent)}."
+        )
+        return Verdict(True, Reason.REPORT_UNAVAILABLE, message)
     below = _kv_below_plan(serving)
     if below:
         return Verdict(True, Reason.KV_CACHE_BELOW_PLAN, below)
@@ -159,7 +165,7 @@ def _degraded(decision: Decision, serving: Serving) -> Verdict:
 
 def _kv_below_plan(serving: Serving) -> str:
     ledger = serving.target.plan.ledger
-    measured = [item.report.engine.kv_cache_tokens for item in serving.reports]
+    measured = [item.report.engine.kv_cache_tokens for item in serving.current_reports]
     known = [tokens for tokens in measured if tokens is not None]
     if not known or ledger.kv_bytes_per_token <= 0:
         return ""

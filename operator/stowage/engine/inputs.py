@@ -2,7 +2,8 @@
 
 A plan in force is kept as long as its inputs are the same, so scaling, a different rollout strategy or another pod
 label never causes a new plan. A template is kept as long as nothing it is rendered from has changed, so that an
-operator upgrade restarts no pod.
+operator upgrade restarts no pod. Both sides of such a comparison are digested by the same code, from the recorded spec
+and from the current one: a digest that another version wrote down would differ for no reason.
 """
 
 from __future__ import annotations

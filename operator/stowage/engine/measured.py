@@ -18,11 +18,14 @@ from stowage_runtime.contract import EngineFacts, Utilization
 _SIMULATED_NOTE = "A stand-in engine answers, not vLLM: its figures are simulated. "
 
 
-def engine_status(serving: Serving) -> dict[str, Any] | None:
-    """`status.engine`: the plan's figures beside those of the tightest replica."""
-    facts = [item.report.engine for item in serving.reports if item.report.engine.kind is not None]
+def engine_status(serving: Serving, published: Mapping[str, Any] | None) -> Mapping[str, Any] | None:
+    """`status.engine`: the plan's figures beside those of the tightest replica of that plan.
+
+    What is published stands while replicas serve and their first report has not arrived, as after a restart.
+    """
+    facts = [item.report.engine for item in serving.current_reports if item.report.engine.kind is not None]
     if not facts:
-        return None
+        return published if _expects_reports(serving) else None
     tightest = min(facts, key=lambda item: (item.kv_cache_tokens is None, item.kv_cache_tokens or 0))
     ledger = serving.target.plan.ledger
     predicted = {
@@ -77,11 +80,15 @@ def utilization_status(
     reports = [item.report.utilization for item in serving.reports if item.report.phase == "Serving"]
     known = [item for item in reports if item is not None]
     if not known:
-        return None
+        return published if _expects_reports(serving) else None
     newest = _aggregate(known)
     if published and not _is_due(published, newest, options, now):
         return published
     return {**newest, "lastUpdateTime": rfc3339(now)}
+
+
+def _expects_reports(serving: Serving) -> bool:
+    return bool(serving.ready) and serving.current and not serving.silent
 
 
 def _aggregate(items: list[Utilization]) -> dict[str, Any]:

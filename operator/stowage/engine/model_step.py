@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
 
 from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
 from stowage.api.v1alpha1 import LLMDeploymentSpec
+from stowage.engine.inputs import plan_inputs
 from stowage.engine.situation import Situation
 from stowage.engine.verdict import Verdict
 from stowage.model.config_json import read_profile
 from stowage.model.profile import ModelProfile
 from stowage.render.inspection_pod import inspection_pod_name
 from stowage.world import ModelFailed, ModelQuery, ModelResolved
+
+_COMMIT = re.compile("[0-9a-f]{40}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +40,7 @@ def model_query(situation: Situation, spec: LLMDeploymentSpec, inputs: str) -> M
         key=situation.world.key,
         inputs=inputs,
         source=model.source,
-        revision=model.revision,
+        revision=_revision(situation, spec, inputs),
         inspection_pod=inspection_pod_name(situation.name, inputs) if by_pod else None,
         config_map=model.config_ref.config_map if model.config_ref else None,
     )
@@ -51,6 +55,9 @@ def resolve_model(situation: Situation, spec: LLMDeploymentSpec, inputs: str) ->
         profile = read_profile(state.summary)
         if isinstance(profile, Refusal):
             return ModelStep(Verdict.refused(profile))
+        unpinned = _without_commit(spec, profile)
+        if unpinned is not None:
+            return ModelStep(Verdict.refused(unpinned))
         message = f"{profile.architecture} {spec.model.source} at {profile.revision or 'the volume'}."
         return ModelStep(Verdict(True, Reason.VALID, message), profile)
     if isinstance(state, ModelFailed):
@@ -59,3 +66,23 @@ def resolve_model(situation: Situation, spec: LLMDeploymentSpec, inputs: str) ->
     how = f"by pod {query.inspection_pod}" if query.inspection_pod else "by the operator"
     message = f"The model {spec.model.source} is being read {how}."
     return ModelStep(Verdict(None, Reason.RESOLVING_MODEL, message), query=query)
+
+
+def _revision(situation: Situation, spec: LLMDeploymentSpec, inputs: str) -> str | None:
+    """The user's revision; the commit in force where the plan has to be made anew for the same inputs."""
+    record = situation.in_force
+    if record is not None and spec.model.scheme == "hf" and plan_inputs(record.spec) == inputs:
+        return record.plan.model_revision
+    return spec.model.revision
+
+
+def _without_commit(spec: LLMDeploymentSpec, profile: ModelProfile) -> Refusal | None:
+    """All replicas must serve the same commit; a ConfigMap may name none, or a branch that moves."""
+    if spec.model.scheme != "hf" or _COMMIT.fullmatch(profile.revision or ""):
+        return None
+    given = f"names {profile.revision}, which is not a commit" if profile.revision else "names no commit"
+    return Refusal(
+        Reason.INVALID_CONFIG_MAP,
+        f"The ConfigMap of spec.model.configRef {given}.",
+        "Put the output of `stowage inspect` into it, or set spec.model.revision to a full commit.",
+    )

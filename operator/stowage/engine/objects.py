@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from stowage.api.v1alpha1 import LLMDeploymentSpec
@@ -12,7 +13,7 @@ from stowage.engine.rollout import Rollout
 from stowage.engine.situation import Situation
 from stowage.render import names
 from stowage.render.config_map import launch_config_map, launch_config_map_name
-from stowage.render.deployment import deployment
+from stowage.render.deployment import deployment, rolling_update
 from stowage.render.inspection_pod import inspection_pod
 from stowage.render.pdb import pod_disruption_budget
 from stowage.render.podmonitor import POD_MONITOR_KIND, pod_monitor
@@ -28,9 +29,9 @@ def serving_objects(situation: Situation, target: InForce, rollout: Rollout) -> 
         deployment(
             resource,
             target.template,
-            target.to_dict(recorded_spec(target.spec)),
+            replace(target, surge=rollout.surge).to_dict(recorded_spec(target.spec)),
             rollout.replicas,
-            rollout.strategy,
+            rolling_update(rollout.surge),
         ),
         service(resource),
         pod_disruption_budget(resource),
@@ -75,8 +76,10 @@ def _launch_names_in_use(situation: Situation) -> set[str]:
     used: set[str] = set()
     if situation.in_force is not None:
         used.add(launch_config_map_name(situation.name, situation.in_force.launch))
-    for _, replica_set in situation.children("ReplicaSet"):
-        used.update(_mounted_config_maps(replica_set["spec"]["template"]["spec"]))
+    for ref, obj in situation.world.children.items():
+        # Owned by the Deployment, not by us; an old one is what `kubectl rollout undo` goes back to.
+        if ref.kind == "ReplicaSet":
+            used.update(_mounted_config_maps(obj["spec"]["template"]["spec"]))
     if situation.deployment is not None:
         used.update(_mounted_config_maps(situation.deployment["spec"]["template"]["spec"]))
     for pod in situation.world.pods:

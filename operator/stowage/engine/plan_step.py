@@ -14,6 +14,7 @@ from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
 from stowage.api.v1alpha1 import LLMDeploymentSpec
 from stowage.diagnosis.pod import is_bound
+from stowage.engine.inputs import plan_inputs
 from stowage.engine.room import own_room, released_room
 from stowage.engine.situation import Situation
 from stowage.engine.verdict import Verdict
@@ -35,7 +36,7 @@ class PlanStep:
 def plan_in_force_fits(situation: Situation, inputs: str) -> bool:
     """Whether the recorded plan was made for these inputs and still has, or could get, a place."""
     record = situation.in_force
-    if record is None or record.inputs != inputs:
+    if record is None or plan_inputs(record.spec) != inputs:
         return False
     if situation.replicas == 0 or any(is_bound(pod) for pod in situation.world.pods):
         return True
@@ -69,5 +70,14 @@ def make_plan(situation: Situation, spec: LLMDeploymentSpec, profile: ModelProfi
     shown = status_plan(result)
     if result.plan is None:
         refusal = result.refusal or Refusal(Reason.INSUFFICIENT_GPUS, "No candidate fits.")
-        return PlanStep(Verdict.refused(refusal), status_plan=shown)
+        return PlanStep(_refused(situation, spec, refusal), status_plan=shown)
     return PlanStep(Verdict(True, Reason.FITS, str(shown.get("summary", ""))), result.plan, shown)
+
+
+def _refused(situation: Situation, spec: LLMDeploymentSpec, refusal: Refusal) -> Verdict:
+    """Tell a wish that cannot be fulfilled from a plan that was fulfilled and has lost its place."""
+    record = situation.in_force
+    if record is None or plan_inputs(record.spec) != plan_inputs(spec):
+        return Verdict.refused(refusal)
+    message = f"The plan in force has no place any more, and no other plan has one: {refusal.sentence}"
+    return Verdict(False, Reason.PLAN_NO_LONGER_FITS, message)

@@ -37,7 +37,7 @@ def reconcile(world: World, now: datetime) -> Outcome:
     decision = decide(situation)
     target, rollout = _target_and_rollout(situation, decision)
     objects = _objects(situation, decision, target, rollout)
-    serving = read_serving(situation, target, rollout) if target and rollout else None
+    serving = read_serving(situation, target, rollout, now) if target and rollout else None
     status = compose_status(situation, decision, serving, now)
     return Outcome(
         apply=objects,
@@ -55,11 +55,10 @@ def _target_and_rollout(situation: Situation, decision: Decision) -> tuple[InFor
     target = decision.target
     if target is None:
         return None, None
-    rollout = decide_rollout(situation, target.plan, target.template, target.spec.rollout.strategy)
+    rollout = decide_rollout(situation, target)
     record = situation.in_force
     if rollout.held and record is not None:
-        kept = decide_rollout(situation, record.plan, record.template, record.spec.rollout.strategy)
-        return record, replace(kept, progress=rollout.progress)
+        return record, replace(decide_rollout(situation, record), held=rollout.held)
     return target, rollout
 
 

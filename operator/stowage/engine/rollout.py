@@ -1,91 +1,96 @@
 """How many replicas may exist now, and how a changed template replaces them.
 
 No replica is asked for that the snapshot has no place for. A new template starts its first replica beside the old ones
-only where a spare place exists; otherwise it replaces in place, which frees the place first, and says so.
+only where a spare place exists; otherwise it replaces in place, which frees the place first, and says so. A template
+that would have no place at all waits, and the old one goes on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from stowage.api.conditions import Reason
 from stowage.diagnosis.pod import is_bound
+from stowage.engine.record import InForce
 from stowage.engine.room import own_room, released_room
 from stowage.engine.situation import Situation
 from stowage.engine.verdict import Verdict
 from stowage.planning.placement import place_replicas
 from stowage.planning.plan import Plan
-from stowage.render.canonical import digest
-from stowage.render.deployment import rolling_update
+from stowage.render.pod_template import template_hash
 
 
 @dataclass(frozen=True, slots=True)
 class Rollout:
-    """`replicas` to render, the update strategy, and what to say about it.
+    """`replicas` to render, how many of them may `surge` beside the old ones, and what to say about it.
 
-    `held` is set when the new template must wait (a Surge was asked for and nothing is free).
+    `held` says why a new template must wait; the target is then still the old one.
     """
 
     replicas: int
-    strategy: Mapping[str, Any]
+    surge: int
     able_to_scale: Verdict
-    progress: Verdict | None = None
-    held: bool = False
+    held: Verdict | None = None
 
 
-def decide_rollout(
-    situation: Situation, plan: Plan, template: Mapping[str, Any], strategy_wish: str
-) -> Rollout:
-    """Decide replicas and strategy for the target template."""
-    replicas, able = _placeable_replicas(situation, plan)
-    live = situation.deployment
-    if live is None:
-        return Rollout(replicas, rolling_update(0), able)
-    if situation.in_force is not None and digest(situation.in_force.template) == digest(template):
-        return Rollout(replicas, live["spec"]["strategy"], able)
-    return _replace(situation, plan, replicas, able, strategy_wish)
+def decide_rollout(situation: Situation, target: InForce) -> Rollout:
+    """Decide replicas and surge for the target."""
+    replicas, able = _placeable_replicas(situation, target)
+    record = situation.in_force
+    if record is None:
+        return Rollout(replicas, 0, able)
+    if record.template_hash == target.template_hash:
+        return Rollout(replicas, 0 if _is_stuck(situation, target) else record.surge, able)
+    return _replace(situation, target, replicas, able)
 
 
-def _replace(situation: Situation, plan: Plan, replicas: int, able: Verdict, strategy_wish: str) -> Rollout:
+def _replace(situation: Situation, target: InForce, replicas: int, able: Verdict) -> Rollout:
+    wish = target.spec.rollout.strategy
     running = any(is_bound(pod) for pod in situation.world.pods)
-    spare = running and bool(place_replicas(plan, own_room(situation), 1))
-    if strategy_wish == "Surge" and running and not spare:
-        message = (
-            "The new template waits: spec.rollout.strategy is Surge and no spare place exists for a replica."
-        )
-        wait = Verdict(True, Reason.WAITING_FOR_SPARE_GPUS, message)
-        return Rollout(replicas, rolling_update(1), able, wait, held=True)
-    if spare and strategy_wish != "InPlace":
-        return Rollout(replicas, rolling_update(1), able)
-    return Rollout(replicas, rolling_update(0), able)
+    spare = running and bool(place_replicas(target.plan, own_room(situation), 1))
+    if running and not spare and (wish == "Surge" or (replicas == 0 and situation.replicas > 0)):
+        why = "spec.rollout.strategy is Surge and no" if wish == "Surge" else "no"
+        message = f"The new template waits: {why} place exists for one of its replicas; the old ones go on."
+        return Rollout(replicas, 0, able, Verdict(True, Reason.WAITING_FOR_SPARE_GPUS, message))
+    return Rollout(replicas, int(spare and wish != "InPlace"), able)
+
+
+def _is_stuck(situation: Situation, target: InForce) -> bool:
+    """Whether a surge lost its spare place to somebody else: old replicas have to make room after all."""
+    if target.spec.rollout.strategy != "Auto":
+        return False
+    hashes = {template_hash(pod) for pod in situation.world.pods if is_bound(pod)}
+    waiting = any(
+        not is_bound(pod) and template_hash(pod) == target.template_hash for pod in situation.world.pods
+    )
+    old_ones_run = bool(hashes - {target.template_hash})
+    return waiting and old_ones_run and not place_replicas(target.plan, own_room(situation), 1)
 
 
 def replacing_in_place(situation: Situation) -> bool:
     """Whether the live Deployment replaces its replicas in place."""
-    live = situation.deployment
-    if live is None:
-        return False
-    surge = (live["spec"].get("strategy") or {}).get("rollingUpdate", {}).get("maxSurge", 0)
-    return surge in (0, "0", "0%")
+    return situation.in_force is not None and situation.in_force.surge == 0
 
 
-def _placeable_replicas(situation: Situation, plan: Plan) -> tuple[int, Verdict]:
-    wanted = situation.replicas
-    room = released_room(situation)
-    places = place_replicas(plan, room, wanted + 1)
-    bound = sum(is_bound(pod) for pod in situation.world.pods)
-    possible = max(len(places), bound)
+def _placeable_replicas(situation: Situation, target: InForce) -> tuple[int, Verdict]:
+    """Count what is placed and what could be: replicas of another template hold a place only until they stop."""
+    wanted, plan = situation.replicas, target.plan
+    placed = sum(is_bound(pod) and template_hash(pod) == target.template_hash for pod in situation.world.pods)
+    beside = place_replicas(plan, own_room(situation), max(0, wanted + 1 - placed))
+    anew = place_replicas(plan, released_room(situation), wanted + 1)
+    possible = max(len(anew), placed + len(beside))
     if possible > wanted:
         return wanted, Verdict(True, Reason.READY_FOR_NEW_SCALE, "There is a place for another replica.")
+    return min(wanted, possible), _no_more(plan, wanted, possible)
+
+
+def _no_more(plan: Plan, wanted: int, possible: int) -> Verdict:
     what = f"{plan.gpus_per_replica} x {plan.gpu_product}" if plan.gpu_product else "CPU and memory"
-    if possible == wanted:
-        message = f"No place is left for a further replica ({what} each on one node)."
-    else:
+    message = f"No place is left for a further replica ({what} each on one node)."
+    if possible < wanted:
         message = (
             f"{wanted} replicas are asked for and {possible} can be placed ({what} each on one node); "
             f"add nodes, free GPUs or lower spec.replicas."
         )
     reason = Reason.INSUFFICIENT_GPUS if plan.gpu_product else Reason.INSUFFICIENT_NODE_RESOURCES
-    return min(wanted, possible), Verdict(False, reason, message)
+    return Verdict(False, reason, message)

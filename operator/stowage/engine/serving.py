@@ -4,22 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from stowage.api.conditions import Reason
 from stowage.diagnosis.deployment import diagnose_deployment
 from stowage.diagnosis.finding import Finding, Severity, worst
-from stowage.diagnosis.pod import diagnose_pod, is_ready
+from stowage.diagnosis.pod import diagnose_pod, is_bound, is_ready, ready_since
 from stowage.engine.record import InForce
 from stowage.engine.rollout import Rollout
 from stowage.engine.situation import Situation
-from stowage.render import names
+from stowage.render.pod_template import template_hash
 from stowage.world import PodReport
+
+_SILENCE = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """The replicas of a target: how many are there, how many serve, whether they are all of the current template."""
+    """The replicas of a target: how many are there, how many serve, whether they are all of the current template.
+
+    `reports` come from every replica, `current_reports` from those of the target's template, which alone can be
+    compared with its plan. `silent` names replicas that have served for a while without a report.
+    """
 
     target: InForce
     rollout: Rollout
@@ -29,6 +36,8 @@ class Serving:
     current: bool
     findings: tuple[Finding, ...]
     reports: tuple[PodReport, ...]
+    current_reports: tuple[PodReport, ...]
+    silent: tuple[str, ...]
 
     @property
     def problem(self) -> Finding | None:
@@ -38,7 +47,7 @@ class Serving:
 
     @property
     def progress(self) -> Finding | None:
-        """What is still going on, the furthest-behind pod first."""
+        """What is still going on with the first pod that is not ready."""
         return next((item for item in self.findings if item.severity is Severity.PROGRESS), None)
 
     @property
@@ -47,14 +56,16 @@ class Serving:
         return self.current and self.ready == self.wanted == self.existing
 
 
-def read_serving(situation: Situation, target: InForce, rollout: Rollout) -> Serving:
+def read_serving(situation: Situation, target: InForce, rollout: Rollout, now: datetime) -> Serving:
     """Count and diagnose the replicas."""
     pods = situation.world.pods
     reports = {item.pod_uid: item for item in situation.world.reports}
+    ready_nodes = {room.facts.name for room in situation.world.inventory.nodes if room.facts.ready}
     findings = []
     for pod in pods:
-        report = reports.get(pod["metadata"].get("uid", ""))
-        findings.append(diagnose_pod(pod, report.report if report else None))
+        report = reports.get(_uid(pod))
+        node_is_lost = is_bound(pod) and pod["spec"]["nodeName"] not in ready_nodes
+        findings.append(diagnose_pod(pod, report.report if report else None, node_is_lost=node_is_lost))
     live = situation.deployment
     blocked = diagnose_deployment(live) if live is not None else None
     if blocked is not None:
@@ -62,7 +73,8 @@ def read_serving(situation: Situation, target: InForce, rollout: Rollout) -> Ser
     if situation.world.refused is not None:
         message = f"The API server refuses an object of this deployment: {situation.world.refused}"
         findings.append(Finding(Severity.PROBLEM, Reason.APPLY_FAILED, message))
-    uids = {pod["metadata"].get("uid", "") for pod in pods}
+    known = {_uid(pod) for pod in pods}
+    current = {_uid(pod) for pod in pods if template_hash(pod) == target.template_hash}
     return Serving(
         target=target,
         rollout=rollout,
@@ -71,20 +83,28 @@ def read_serving(situation: Situation, target: InForce, rollout: Rollout) -> Ser
         ready=sum(is_ready(pod) for pod in pods),
         current=_is_current(situation, target),
         findings=tuple(findings),
-        reports=tuple(item for item in situation.world.reports if item.pod_uid in uids),
+        reports=tuple(item for item in situation.world.reports if item.pod_uid in known),
+        current_reports=tuple(item for item in situation.world.reports if item.pod_uid in current),
+        silent=tuple(
+            pod["metadata"]["name"] for pod in pods if _uid(pod) not in reports and _served_long(pod, now)
+        ),
     )
+
+
+def _uid(pod: Mapping[str, Any]) -> str:
+    return str(pod["metadata"].get("uid", ""))
+
+
+def _served_long(pod: Mapping[str, Any], now: datetime) -> bool:
+    """Whether a pod has been ready long enough for its agent to have been asked several times."""
+    since = ready_since(pod)
+    return since is not None and now - since > _SILENCE
 
 
 def _is_current(situation: Situation, target: InForce) -> bool:
     """Whether the live Deployment is made from the target and every pod that stays is of its template."""
     record = situation.in_force
-    if record is None or record.template != target.template:
+    if record is None or record.template_hash != target.template_hash:
         return False
-    wanted = _template_hash(target.template)
     staying = (pod for pod in situation.world.pods if not pod["metadata"].get("deletionTimestamp"))
-    return all(_template_hash(pod) == wanted for pod in staying)
-
-
-def _template_hash(obj: Mapping[str, Any]) -> str | None:
-    annotations = obj["metadata"].get("annotations") or {}
-    return annotations.get(names.TEMPLATE_HASH_ANNOTATION)
+    return all(template_hash(pod) == target.template_hash for pod in staying)

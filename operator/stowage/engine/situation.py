@@ -55,7 +55,15 @@ class Situation:
 def read_situation(world: World, resource: Mapping[str, Any]) -> Situation:
     """Parse what the World holds about one live LLMDeployment."""
     blank = Situation(world, resource, _read_spec(resource), None, None)
-    deployment = next((obj for ref, obj in blank.children("Deployment") if ref.name == world.key.name), None)
+    # Also one that is being deleted: what replaces it is made from the same record.
+    deployment = next(
+        (
+            obj
+            for ref, obj in world.children.items()
+            if ref.kind == "Deployment" and ref.name == world.key.name and blank.is_ours(obj)
+        ),
+        None,
+    )
     return Situation(world, resource, blank.spec, deployment, read_in_force(deployment))
 
 

@@ -37,7 +37,7 @@ def compose_status(
     }
     if serving is not None:
         options = situation.world.options
-        status["engine"] = engine_status(serving)
+        status["engine"] = engine_status(serving, published.get("engine"))
         status["utilization"] = utilization_status(serving, published.get("utilization"), options, now)
         status["scaling"] = _scaling(serving, conditions)
     known = {key: value for key, value in status.items() if value is not None}

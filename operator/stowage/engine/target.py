@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from stowage.api.v1alpha1 import LLMDeploymentSpec
-from stowage.engine.inputs import plan_inputs, rendering_inputs
+from stowage.engine.inputs import rendering_inputs
 from stowage.engine.record import InForce
 from stowage.engine.situation import Situation
 from stowage.planning.plan import Plan
@@ -23,9 +23,8 @@ def make_target(
     situation: Situation, spec: LLMDeploymentSpec, plan: Plan, status_plan: Mapping[str, Any]
 ) -> InForce:
     """The record for a spec and a plan, with the recorded rendering where that still applies."""
-    rendering = rendering_inputs(spec, plan)
     old = situation.in_force
-    if old is not None and old.rendering == rendering:
+    if old is not None and rendering_inputs(old.spec, old.plan) == rendering_inputs(spec, plan):
         launch, template = old.launch, old.template
     else:
         options = situation.world.options
@@ -33,11 +32,10 @@ def make_target(
         name = launch_config_map_name(situation.name, launch)
         template = pod_template(situation.resource, spec, plan, options, name)
     return InForce(
-        inputs=plan_inputs(spec),
-        rendering=rendering,
         spec=spec,
         plan=plan,
         status_plan=status_plan,
         launch=launch,
         template=template,
+        surge=old.surge if old is not None else 0,
     )

@@ -6,16 +6,12 @@ that cannot be fulfilled: it answers with a refusal, every rejected option and w
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from stowage.api.v1alpha1 import HardwareClass
 from stowage.hardware.inventory import Inventory
 from stowage.planning.cpu_search import plan_on_cpus
-from stowage.planning.placement import place_replicas
 from stowage.planning.result import Alternative, Placement, Plan, PlanRequest, PlanResult, Rejection
 from stowage.planning.search import plan_on_gpus
 from stowage.planning.settings import EngineSettings
-from stowage.planning.sticky import still_fits
 
 __all__ = [
     "Alternative",
@@ -30,17 +26,7 @@ __all__ = [
 
 
 def plan(request: PlanRequest, inventory: Inventory) -> PlanResult:
-    """Choose the cheapest shape that holds what is asked for and has a place in the snapshot, and explain it.
-
-    With `request.in_force` that plan is kept as long as it fits: only its placement is made anew.
-    """
-    if request.in_force is not None and still_fits(request.in_force, request, inventory) is None:
-        return PlanResult(_placed_anew(request.in_force, request, inventory))
+    """Choose the cheapest shape that holds what is asked for and has a place in the snapshot, and explain it."""
     if request.spec.hardware.hardware_class is HardwareClass.CPU:
         return plan_on_cpus(request, inventory)
     return plan_on_gpus(request, inventory)
-
-
-def _placed_anew(kept: Plan, request: PlanRequest, inventory: Inventory) -> Plan:
-    names = place_replicas(kept, inventory, max(1, request.replicas))
-    return replace(kept, placement=replace(kept.placement, node_names=names))

@@ -124,7 +124,7 @@ class PlanResult:
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
-    """What to plan for. `in_force` is kept where it still fits; leave it out to plan anew.
+    """What to plan for.
 
     `default_engine_version` is the vLLM release for specs that name none.
     """
@@ -132,7 +132,6 @@ class PlanRequest:
     spec: LLMDeploymentSpec
     profile: ModelProfile
     replicas: int
-    in_force: Plan | None = None
     default_engine_version: str = DEFAULT_ENGINE_VERSION
 
     def engine(self) -> EngineVersion | Refusal:

@@ -36,6 +36,8 @@ def deployment(
         "metadata": metadata,
         "spec": {
             "replicas": replicas,
+            # Stated, so that a rollout that somebody paused by hand goes on.
+            "paused": False,
             "revisionHistoryLimit": 2,
             "progressDeadlineSeconds": _startup_seconds(template) + ROLLOUT_MARGIN_SECONDS,
             "selector": {"matchLabels": names.selector_labels(name)},

@@ -60,6 +60,20 @@ def pod_template(
     return template
 
 
+def template_hash(obj: Mapping[str, Any]) -> str | None:
+    """The template hash that a template, or a pod made from one, carries; None for somebody else's."""
+    annotations = obj.get("metadata", {}).get("annotations") or {}
+    return annotations.get(names.TEMPLATE_HASH_ANNOTATION)
+
+
+def is_whole(template: Mapping[str, Any]) -> bool:
+    """Whether a recorded template is exactly what was rendered: its hash is that of the rest."""
+    metadata = dict(template["metadata"])
+    annotations = dict(metadata["annotations"])
+    recorded = annotations.pop(names.TEMPLATE_HASH_ANNOTATION)
+    return bool(recorded == digest({**template, "metadata": {**metadata, "annotations": annotations}}))
+
+
 def identity_fields(spec: LLMDeploymentSpec) -> dict[str, Any]:
     """Pod fields that say who the pod is to the cluster: service account, pull secrets, priority."""
     runtime = spec.runtime

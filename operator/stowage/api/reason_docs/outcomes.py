@@ -82,11 +82,6 @@ DOCS: Mapping[Reason, ReasonDoc] = MappingProxyType(
             "Wait; a pvc:// or gated model is inspected by a short pod in this namespace.",
             (_ACCEPTED, _PLANNED, _READY),
         ),
-        Reason.WAITING_FOR_INVENTORY: ReasonDoc(
-            "The operator has not yet seen all nodes and pods of the cluster.",
-            "Wait some seconds; if it stays, check the operator's permission to list nodes and pods.",
-            (_PLANNED, _READY),
-        ),
         Reason.NOT_ACCEPTED: ReasonDoc(
             "There is no plan because the spec or the model was not accepted.",
             "See condition Accepted.",

@@ -28,11 +28,6 @@ DOCS: Mapping[Reason, ReasonDoc] = MappingProxyType(
             "Check spec.runtime.image and imagePullSecrets; the message has the registry's words.",
             (_PROGRESSING, _DEGRADED, _READY),
         ),
-        Reason.VOLUME_MOUNT_FAILED: ReasonDoc(
-            "A volume of the pod could not be mounted.",
-            "Check the PersistentVolumeClaim and its storage class; the message has the node's words.",
-            (_PROGRESSING, _DEGRADED, _READY),
-        ),
         Reason.PODS_REFUSED: ReasonDoc(
             "The API server refuses to create the pods (pod security, service account, priority class or "
             "admission policy).",
