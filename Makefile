@@ -34,7 +34,6 @@ format: ## Format the code
 crds: ## Generate the CRD and the reference pages from the models
 	@venv=$(VENV) && "$$venv/bin/python" -m tools.generate_crd && "$$venv/bin/python" -m tools.generate_docs
 
-
 bench: ## Run the benchmarks; each prints a table
 	@venv=$(VENV) && for script in bench/*.py; do echo "== $$script"; "$$venv/bin/python" "$$script" || exit 1; done
 

@@ -84,6 +84,18 @@ def test_a_field_that_is_not_supported_ends_with_1_in_every_form(files: Path) ->
     assert (code, json.loads(out)["reason"]) == (1, "NotSupported")
 
 
+def test_several_fields_that_are_not_supported_have_a_line_each(files: Path) -> None:
+    example = Path(__file__).resolve().parents[2] / "examples" / "full.yaml"
+    code, out, _ = run(files, manifest=str(example))
+    first, *lines = out.splitlines()
+    assert code == 1
+    assert first == f"Refused    NotSupported: {len(lines)} fields of the manifest."
+    assert len(lines) > 5
+    assert all(line.startswith("  - spec.") for line in lines)
+    code, out, _ = run(files, "-o", "json", manifest=str(example))
+    assert (code, json.loads(out)["reason"]) == (1, "NotSupported")
+
+
 def test_an_architecture_that_is_not_supported_ends_with_1(files: Path) -> None:
     (files / "model" / "config.json").write_text(json.dumps(llama_config(architectures=["MambaForCausalLM"])))
     code, out, _ = run(files)

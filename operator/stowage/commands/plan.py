@@ -6,7 +6,7 @@ The same `plan()` as in the operator. Exit codes: 0 it fits, 1 it does not fit o
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
@@ -21,9 +21,9 @@ from stowage.api.v1alpha1 import LLMDeployment
 from stowage.api.v1alpha1.deployment import KIND, parse_deployment
 from stowage.commands.bad_input import EXIT_DOES_NOT_FIT, bad_input
 from stowage.commands.inventory_file import read_inventory
+from stowage.commands.model_argument import read_hub
 from stowage.commands.yaml_documents import read_objects
 from stowage.feed.local_checkpoint import read_folder
-from stowage.feed.resolver import resolve_now
 from stowage.model.config_json import read_profile
 from stowage.model.profile import ModelProfile
 from stowage.planning.explain import result_document
@@ -74,7 +74,7 @@ def plan_command(
     spec, metadata = deployment.spec, deployment.metadata
     refused = unsupported_fields(spec)
     if refused:
-        _refuse(Refusal(Reason.NOT_SUPPORTED, " ".join(each.message for each in refused)), output)
+        _refuse_fields([each.message for each in refused], output)
     room = read_inventory(inventory, metadata.namespace, metadata.name)
     request = PlanRequest(spec, _read_model(deployment, model_dir, output), spec.replicas)
     result = plan(request, room)
@@ -102,7 +102,7 @@ def _read_model(deployment: LLMDeployment, model_dir: Path | None, output: Outpu
     if model_dir is not None:
         summary = read_folder(model_dir, model.source)
     elif model.scheme == "hf":
-        summary = resolve_now(model.source, model.revision, os.environ.get("HF_TOKEN"))
+        summary = read_hub(model.source, model.revision)
     else:
         bad_input(
             f"{model.source} can only be read in its cluster; give a folder with its config.json as --model-dir."
@@ -113,6 +113,16 @@ def _read_model(deployment: LLMDeployment, model_dir: Path | None, output: Outpu
     if profile.reason in _UNSUPPORTED:
         _refuse(profile, output)
     return bad_input(profile.sentence)
+
+
+def _refuse_fields(sentences: Sequence[str], output: Output) -> NoReturn:
+    """Refuse fields that are not acted on: a line each for people, one message for programs."""
+    if output is not Output.TABLE or len(sentences) == 1:
+        _refuse(Refusal(Reason.NOT_SUPPORTED, " ".join(sentences)), output)
+    typer.echo(f"Refused    {Reason.NOT_SUPPORTED.value}: {len(sentences)} fields of the manifest.")
+    for sentence in sentences:
+        typer.echo(f"  - {sentence}")
+    raise typer.Exit(EXIT_DOES_NOT_FIT)
 
 
 def _refuse(refusal: Refusal, output: Output) -> NoReturn:
