@@ -1,8 +1,8 @@
 """The operator process: puts all parts together, runs them, and ends when one of them does.
 
-Probes and metrics answer from the first moment. Then the Lease, then the CRD, then one full LIST, and only then watches
-and workers. The death of any part, or the loss of the Lease, ends the process with an error, and the kubelet starts a
-clean one. SIGTERM ends it within seconds and gives the Lease back.
+Probes and metrics answer from the first moment. Then the Lease, then the CRD, then one full LIST and one look at the
+agents, and only then watches and workers. The death of any part, or the loss of the Lease, ends the process with an
+error, and the kubelet starts a clean one. SIGTERM ends it within seconds and gives the Lease back.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Operator:
         self._telemetry = telemetry
         self._health = health
         self._client = KubeClient(configuration, observer=telemetry.requested)
-        self._store = Store()
+        self._store = Store(frozenset(settings.namespaces))
         self._queue: WorkQueue[Key] = WorkQueue(random.random, observer=telemetry)
         self._http = AgentHttp(timeout_seconds=3.0)
         self._watchdog = Watchdog(settings.watch_patience)
@@ -109,6 +109,8 @@ class Operator:
         await wait_for_own_kind(self._client, settings.crd_interval)
         self._health.waiting_for = "the first LIST of the cluster"
         await self._first_list()
+        self._health.waiting_for = "the first reports of the agents"
+        await self._scraper.scrape_once()
         feed = KopfFeed(
             self._configuration,
             lambda kind, obj, deleted: self._hub.observe(kind, obj, deleted=deleted),

@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from stowage import __version__
+from stowage.planning.result import DEFAULT_ENGINE_VERSION
 from stowage.world import EngineOptions
-
-DEFAULT_ENGINE_VERSION = "0.32.0"
 
 
 class BadSetting(Exception):
@@ -90,7 +89,7 @@ def own_namespace() -> str:
 
 def read_settings(arguments: Sequence[str], environment: Mapping[str, str]) -> Settings:
     """Read flags over variables over defaults; raises BadSetting. `--help` prints and exits as usual."""
-    parser = argparse.ArgumentParser(prog="stowage operator run", description="Run the Stowage operator.")
+    parser = argparse.ArgumentParser(prog="python -m stowage.app", description="Run the Stowage operator.")
     for option in fields(Settings):
         flag = f"--{option.name.replace('_', '-')}"
         parser.add_argument(flag, default=None, help=f"{option.metadata['help']} [{_shown(option)}]")
@@ -127,6 +126,12 @@ def _convert(option: Field[Any], text: str) -> Any:
 def _checked(settings: Settings) -> Settings:
     if settings.log_format not in ("text", "json"):
         raise BadSetting(f"Setting log_format is '{settings.log_format}'; write text or json.")
+    if "@" in settings.hub_endpoint.rpartition("://")[2].partition("/")[0]:
+        # It goes into objects that many may read, so it is not repeated here either.
+        raise BadSetting(
+            "Setting hub_endpoint holds credentials, which pods and logs would show; write the address without "
+            "them, and put a token into the Secret that spec.model.tokenSecretRef names."
+        )
     if settings.workers < 1:
         raise BadSetting(f"Setting workers is {settings.workers}; write at least 1.")
     if settings.retry_period < 1:

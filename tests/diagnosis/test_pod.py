@@ -48,6 +48,12 @@ def termination(reason: str, message: str) -> str:
 NO_GPU = "0/3 nodes are available: 3 Insufficient nvidia.com/gpu."
 PULL = 'Back-off pulling image "example/vllm:9"'
 WAITING = {"waiting": {"reason": "ImagePullBackOff", "message": PULL}}
+SUB_PATH = {
+    "waiting": {
+        "reason": "CreateContainerConfigError",
+        "message": 'failed to prepare subPath for volumeMount "model" of container "inspect"',
+    }
+}
 SECRET = {"waiting": {"reason": "CreateContainerConfigError", "message": 'secret "hub" not found'}}
 CRASH = {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 10s"}}
 CUDA = termination("CUDAOutOfMemory", "torch.OutOfMemoryError: CUDA out of memory.")
@@ -76,6 +82,18 @@ CUDA = termination("CUDAOutOfMemory", "torch.OutOfMemoryError: CUDA out of memor
             Reason.SECRET_MISSING,
             "hub",
             id="a Secret that does not exist",
+        ),
+        pytest.param(
+            pod(containerStatuses=engine(SUB_PATH)),
+            Reason.MODEL_NOT_FOUND,
+            "subPath",
+            id="a folder that the volume does not have",
+        ),
+        pytest.param(
+            pod(containerStatuses=engine({"terminated": {"exitCode": 0}}, 2)),
+            Reason.CRASH_LOOPING,
+            "exit code 0",
+            id="a server that ends again and again without an error",
         ),
         pytest.param(
             pod(containerStatuses=engine(CRASH, 3, {"exitCode": 1, "message": CUDA})),
@@ -171,6 +189,15 @@ def test_progress_is_told_in_its_phase(
     finding = diagnose_pod(given, said)
     assert (finding.severity, finding.reason) == (Severity.PROGRESS, reason)
     assert words in finding.message
+
+
+def test_an_init_container_that_ran_again_and_succeeded_is_no_problem() -> None:
+    """As after a restart of the node: it is the engine that people should hear about."""
+    done = engine({"terminated": {"exitCode": 0}}, 1, {"exitCode": 0})
+    given = pod(initContainerStatuses=done, containerStatuses=engine({"running": {}}, 1, {"exitCode": 0}))
+    given["status"]["containerStatuses"][0]["restartCount"] = 0
+    finding = diagnose_pod(given, report("Loading"))
+    assert (finding.severity, finding.reason) == (Severity.PROGRESS, Reason.LOADING_MODEL)
 
 
 def test_a_ready_pod_is_ready_whatever_happened_before() -> None:

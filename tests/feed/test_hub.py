@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from stowage.feed.verdicts import Verdicts
 from stowage.feed.watchdog import Watchdog
 from stowage.kube.applier import Applier
 from stowage.kube.errors import Forbidden, Throttled, Unreachable
-from stowage.kube.kinds import CONFIG_MAP, DEPLOYMENT, LLM_DEPLOYMENT, NODE, POD
+from stowage.kube.kinds import CONFIG_MAP, DEPLOYMENT, LLM_DEPLOYMENT, NODE, POD, RESOURCE_QUOTA
 from stowage.kube.recorder import Recorder
 from stowage.kube.store import Store
 from stowage.kube.workqueue import Backoff, WorkQueue
@@ -42,14 +42,15 @@ class Server(FakeServer):
 
     def __init__(self, *objects: dict[str, Any]) -> None:
         super().__init__(*objects)
-        self.refusal: Exception | None = None
+        self.refusal: Exception | Callable[[], Exception] | None = None
         self.events: list[str] = []
 
     async def apply(self, wanted: dict[str, Any]) -> dict[str, Any]:
         await asyncio.sleep(0.01)
-        if self.refusal is not None:
+        refusal = self.refusal() if callable(self.refusal) else self.refusal
+        if refusal is not None:
             self.calls.append("refused")
-            raise self.refusal
+            raise refusal
         return await super().apply(wanted)
 
     async def get(self, ref: ObjectRef) -> dict[str, Any]:
@@ -301,8 +302,6 @@ def test_events_and_requeue_are_carried_out() -> None:
     looks: list[float] = []
 
     def engine(world: World, now: datetime) -> Outcome:
-        from datetime import timedelta
-
         looks.append(asyncio.get_running_loop().time())
         event = EventIntent("Normal", "Fits", "Plan", "It fits.")
         return Outcome(events=(event,), requeue_after=timedelta(seconds=30))
@@ -360,3 +359,170 @@ def test_an_ended_inspection_pod_is_seen_although_the_watch_hides_it() -> None:
     run(scenario())
     assert phases[0] == ["Running"]
     assert phases[-1] == ["Failed"]
+
+
+def test_work_that_is_due_at_once_lets_others_have_a_turn() -> None:
+    """Nothing of this waits for a network, so only the worker itself can give the event loop back."""
+    calls = 0
+
+    def engine(world: World, now: datetime) -> Outcome:
+        nonlocal calls
+        calls += 1
+        if calls > 1000:
+            raise RuntimeError("the worker kept the event loop to itself")
+        return Outcome(requeue_after=timedelta(0))
+
+    async def scenario() -> None:
+        rig = Rig(engine)
+        rig.know(llm())
+        worker = asyncio.create_task(rig.hub.work())
+        for _ in range(20):
+            await asyncio.sleep(0)
+        worker.cancel()
+        rig.queue.close()
+
+    run(scenario())
+    assert 0 < calls < 100
+
+
+def test_a_refusal_in_ever_new_words_backs_off_and_the_newest_words_are_kept() -> None:
+    numbers = iter(range(10_000))
+    told: list[str | None] = []
+
+    def engine(world: World, now: datetime) -> Outcome:
+        told.append(world.refused)
+        return converging(world, now)
+
+    async def scenario() -> int:
+        rig = Rig(engine, llm())
+        rig.know(llm())
+        rig.server.refusal = lambda: Forbidden(403, "Forbidden", f"denied, request {next(numbers)}")
+        await rig.work(60.0)
+        return rig.server.calls.count("refused")
+
+    assert 3 <= run(scenario()) <= 8
+    assert told[:3] == [None, "denied, request 0", "denied, request 1"]
+
+
+def test_what_the_server_refuses_is_granted_to_nobody() -> None:
+    async def scenario() -> bool:
+        rig = Rig(greedy, llm())
+        rig.know(node("n1"), llm())
+        rig.server.refusal = Forbidden(403, "Forbidden", "admission webhook says no")
+        await rig.work(10.0)
+        return bool(rig.knowledge.grants.waiting(OTHER))
+
+    assert run(scenario()) is False
+
+
+def test_the_status_of_a_deleted_object_is_not_written_onto_its_namesake() -> None:
+    """The object is deleted and made again while its children are applied."""
+
+    async def scenario() -> list[str]:
+        rig = Rig(converging, llm(uid="second", version=50))
+        rig.know(llm())
+        reached = rig.server.apply
+
+        async def apply(wanted: dict[str, Any]) -> dict[str, Any]:
+            rig.know(llm(uid="second", version=50))
+            return await reached(wanted)
+
+        rig.server.apply = apply  # type: ignore[method-assign]
+        await rig.hub.process(KEY)
+        return writes(rig.server)
+
+    assert run(scenario()) == ["apply ConfigMap"]
+
+
+def test_an_api_error_loses_no_pod_that_has_to_be_looked_at() -> None:
+    names = ("llama-inspect-1", "llama-inspect-2")
+    live = [pod(name, 5, own="llama", role="inspect") for name in names]
+
+    async def scenario() -> tuple[str, ...]:
+        rig = Rig(lambda world, now: Outcome(), llm())
+        rig.know(llm(), *live)
+        for item in live:
+            rig.hub.observe(
+                POD, {**item, "metadata": {**item["metadata"], "resourceVersion": "6"}}, deleted=True
+            )
+        reachable = rig.server.get
+
+        async def away(ref: ObjectRef) -> dict[str, Any]:
+            raise Unreachable(0, "Unreachable", "gone")
+
+        rig.server.get = away  # type: ignore[method-assign]
+        await rig.work(0.5)
+        rig.server.get = reachable  # type: ignore[method-assign]
+        rig.server.objects |= {
+            ObjectRef.of(item): {**item, "metadata": {**item["metadata"], "resourceVersion": "7"}}
+            for item in live
+        }
+        await rig.work(20.0)
+        return tuple(sorted(ref.name for ref in rig.store.children(KEY)))
+
+    assert run(scenario()) == names
+
+
+def test_room_is_offered_to_the_oldest_first() -> None:
+    looks: list[str] = []
+
+    def engine(world: World, now: datetime) -> Outcome:
+        looks.append(world.key.name)
+        return Outcome(planned=True)
+
+    async def scenario() -> None:
+        rig = Rig(engine)
+        for name, day in (("b", 3), ("c", 2), ("a", 3)):
+            rig.know(llm(name, creationTimestamp=f"2026-01-0{day}T00:00:00Z"))
+        await rig.work(10.0, workers=1)
+        looks.clear()
+        rig.hub.wake_all()
+        await rig.work(10.0, workers=1)
+        rig.know(node("n1"))
+        await rig.work(10.0, workers=1)
+
+    run(scenario())
+    assert looks == ["c", "a", "b"] * 2
+
+
+def test_a_quota_for_one_is_promised_to_one() -> None:
+    quota = {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "q", "namespace": "default", "uid": "q", "resourceVersion": "1"},
+        "status": {"hard": {"requests.nvidia.com/gpu": "8"}, "used": {}},
+    }
+    names = ("one", "two")
+
+    def engine(world: World, now: datetime) -> Outcome:
+        (room,) = world.inventory.quotas
+        if room.room["requests.nvidia.com/gpu"] < 8:
+            return Outcome(status={"replicas": 0}, planned=True)
+        return greedy(world, now)
+
+    async def scenario() -> list[int]:
+        rig = Rig(engine, *[llm(name) for name in names])
+        rig.hub.observe(RESOURCE_QUOTA, quota)
+        rig.know(node("n1"), node("n2"), *[llm(name) for name in names])
+        await rig.work(5.0)
+        return [rig.server.objects[RESOURCE._replace(name=name)]["status"]["replicas"] for name in names]
+
+    assert sum(run(scenario())) == 1
+
+
+def test_nothing_is_said_or_written_before_the_engine_has_seen_an_object_that_was_hidden() -> None:
+    hidden = config_map(labels={}, ownerReferences=[owner("uid-llama")])
+    seen: list[int] = []
+
+    def engine(world: World, now: datetime) -> Outcome:
+        seen.append(len(world.children))
+        return Outcome(apply=(wanted(),), status={"replicas": len(world.children)}, planned=True)
+
+    async def scenario() -> list[str]:
+        rig = Rig(engine, llm(), hidden)
+        rig.know(llm())
+        await rig.work(20.0)
+        return writes(rig.server)
+
+    assert run(scenario()) == ["apply ConfigMap", "status"]
+    assert seen[:2] == [0, 1]

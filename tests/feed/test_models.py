@@ -13,6 +13,7 @@ from stowage.feed.agent_http import AgentUnavailable
 from stowage.feed.config_map_source import read_config_map
 from stowage.feed.inspection import inspect_by_pod
 from stowage.feed.model_reader import ModelReader
+from stowage.feed.retries import retry_seconds
 from stowage.kube.kinds import POD
 from stowage.kube.store import Change, Store
 from stowage.world import ModelQuery
@@ -124,6 +125,72 @@ def test_an_ended_pod_says_why(state: dict[str, Any], reason: Reason, words: str
     assert isinstance(refusal, Refusal)
     assert refusal.reason is reason
     assert words in refusal.message
+
+
+def waiting(reason: str, message: str) -> dict[str, Any]:
+    item = inspection("Pending", podIP="")
+    item["spec"]["nodeName"] = "n1"
+    state = {"waiting": {"reason": reason, "message": message}}
+    item["status"]["containerStatuses"] = [{"name": "inspect", "restartCount": 0, "state": state}]
+    return item
+
+
+def unscheduled(message: str) -> dict[str, Any]:
+    condition = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": message}
+    return inspection("Pending", podIP="", conditions=[condition])
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "words"),
+    [
+        pytest.param(
+            waiting("CreateContainerConfigError", 'secret "hub" not found'),
+            Reason.SECRET_MISSING,
+            'secret "hub" not found',
+            id="its Secret is missing",
+        ),
+        pytest.param(
+            waiting("ImagePullBackOff", "Back-off pulling image"),
+            Reason.IMAGE_PULL_FAILED,
+            "Back-off pulling image",
+            id="its image cannot be pulled",
+        ),
+        pytest.param(
+            unscheduled('persistentvolumeclaim "models" not found'),
+            Reason.VOLUME_CLAIM_MISSING,
+            '"models"',
+            id="its claim is missing",
+        ),
+        pytest.param(
+            unscheduled("0/3 nodes are available: 3 Insufficient memory."),
+            Reason.UNSCHEDULABLE,
+            "3 Insufficient memory",
+            id="no node has room for it",
+        ),
+    ],
+)
+def test_a_pod_that_cannot_start_says_why_and_is_looked_at_again(
+    state: dict[str, Any], reason: Reason, words: str
+) -> None:
+    refusal = inspected([state])
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason is reason
+    assert words in refusal.message
+    assert "llama-inspect-1" in refusal.message
+    assert [retry_seconds(reason, failures) for failures in (1, 50)] == [15.0, 15.0]
+
+
+def test_a_pod_that_starts_normally_is_waited_for() -> None:
+    states = [unscheduled(""), waiting("ContainerCreating", ""), inspection("Running")]
+    states[0]["status"]["conditions"][0]["reason"] = "SchedulingGated"
+    assert inspected(list(states), SUMMARY.to_json()) == SUMMARY
+
+
+def test_a_container_that_has_ended_before_its_pod_says_why_itself() -> None:
+    ended = inspection("Running", json.dumps({"reason": "ModelFetchFailed", "message": "Odd."}))
+    refusal = inspected([ended])
+    assert isinstance(refusal, Refusal)
+    assert (refusal.reason, refusal.message) == (Reason.INSPECTION_FAILED, "Odd.")
 
 
 def test_an_answer_that_is_no_summary_is_refused() -> None:

@@ -87,7 +87,7 @@ def make_model(cluster: Cluster, namespace: str) -> None:
 
 
 def make_llm(cluster: Cluster, namespace: str, name: str = "tiny", **spec: Any) -> None:
-    model = {"source": "hf://org/tiny", "configRef": {"configMap": "tiny"}}
+    model = {"source": "hf://org/tiny", "revision": "0123456789" * 4, "configRef": {"configMap": "tiny"}}
     hardware = {"nodeSelector": {"test": namespace}}
     resource = {
         "apiVersion": "stowage.dev/v1alpha1",

@@ -6,15 +6,23 @@ import asyncio
 import dataclasses
 import json
 import logging
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from kubernetes.aio.client.configuration import Configuration
 
+from stowage import app
 from stowage.app import TaskEnded, _causes
+from stowage.feed.hub import Hub
+from stowage.feed.kopf_feed import KopfFeed
+from stowage.feed.resync import Resync
+from stowage.feed.scraper import Scraper
 from stowage.kube.connection import NoCredentials, load_connection
 from stowage.kube.kinds import DEPLOYMENT, LLM_DEPLOYMENT, NODE, Kind, kind_named
+from stowage.kube.recorder import Recorder
 from stowage.logs import set_up_logs
 from stowage.probes import MAXIMUM_LAG_SECONDS, Health, ProbeServer, beat
 from stowage.settings import BadSetting, Settings, identity, read_settings
@@ -68,6 +76,29 @@ def test_a_bad_setting_is_named_with_its_value(flags: list[str], words: str) -> 
         read_settings(flags, {})
 
 
+@pytest.mark.parametrize(
+    ("flags", "environment"),
+    [
+        pytest.param(["--hub-endpoint=https://me:hidden@hub.example"], {}, id="as a flag"),
+        pytest.param([], {"HF_ENDPOINT": "https://hidden@hub.example/hf"}, id="as the Hub's own variable"),
+        pytest.param([], {"STOWAGE_HUB_ENDPOINT": "https://:hidden@hub.example"}, id="without a name"),
+        pytest.param(["--hub-endpoint=me:hidden@hub.example"], {}, id="without a scheme"),
+    ],
+)
+def test_credentials_in_the_hubs_address_are_refused_and_not_repeated(
+    flags: list[str], environment: dict[str, str]
+) -> None:
+    with pytest.raises(BadSetting, match="Setting hub_endpoint holds credentials") as caught:
+        read_settings(flags, environment)
+    assert "hidden" not in str(caught.value)
+
+
+def test_help_names_the_command_that_starts_it(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        read_settings(["--help"], {})
+    assert capsys.readouterr().out.startswith("usage: python -m stowage.app ")
+
+
 def test_identity_is_unique_and_starts_with_the_pods_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POD_NAME", "stowage-0")
     assert identity().startswith("stowage-0_")
@@ -105,6 +136,42 @@ async def test_the_endpoints_answer_on_ports_of_their_own() -> None:
         async with session.get(f"http://127.0.0.1:{probes}/metrics") as answer:
             assert answer.status == 404
     await server.close()
+
+
+async def test_agents_are_asked_after_the_first_list_and_before_the_workers_start(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Else the first status after a restart would say that no pod reports anything."""
+    steps: list[str] = []
+    at_work = asyncio.Event()
+
+    def step(name: str) -> Callable[..., Awaitable[None]]:
+        async def take(*_: Any) -> None:
+            steps.append(name)
+            if name == "work":
+                at_work.set()
+                await asyncio.Event().wait()
+
+        return take
+
+    async def rest(*_: Any) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(app, "wait_for_own_kind", step("CRD"))
+    monkeypatch.setattr(Resync, "round", step("list"))
+    monkeypatch.setattr(Scraper, "scrape_once", step("ask the agents"))
+    monkeypatch.setattr(Hub, "work", step("work"))
+    for part in (Resync, Scraper, Recorder, KopfFeed):
+        monkeypatch.setattr(part, "run", rest)
+    monkeypatch.setattr(app, "guard_own_kind", rest)
+    settings = Settings(leader_election=False, workers=1)
+    operator = app.Operator(settings, Configuration(host="http://127.0.0.1:9"), Telemetry(), Health())
+    task = asyncio.create_task(operator.run(lambda: None))
+    async with asyncio.timeout(10.0):
+        await at_work.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert steps == ["CRD", "list", "ask the agents", "work"]
 
 
 def test_the_heart_beat_sees_a_loop_that_is_late() -> None:

@@ -81,19 +81,46 @@ def test_news_wakes_the_key_and_repetition_does_not() -> None:
     assert woken == [KEY, KEY]
 
 
-def test_failures_keep_the_last_report_and_are_told_once() -> None:
+def test_failures_keep_the_last_report_until_it_is_too_old_and_that_is_told_once() -> None:
     agents, woken, errors = Agents(now=report().to_json()), list[Key](), list[int]()
+    counts: list[tuple[int, int]] = []
 
-    async def scenario() -> int:
+    async def scenario() -> None:
         subject = scraper(agents, [running("llama-1")], woken, errors)
-        await subject.scrape_once()
-        del agents.answers["now"]
-        for _ in range(8):
-            await subject.scrape_once()
-        return len(subject.reports(KEY))
+        task = asyncio.create_task(subject.run())
+        await asyncio.sleep(1.0)
+        answer = agents.answers.pop("now")
+        for _ in range(4):
+            await asyncio.sleep(22.0)
+            counts.append((len(subject.reports(KEY)), len(woken)))
+        agents.answers["now"] = answer
+        await asyncio.sleep(10.0)
+        counts.append((len(subject.reports(KEY)), len(woken)))
+        task.cancel()
 
-    assert run(scenario()) == 1
-    assert (len(woken), len(errors)) == (2, 8)
+    run(scenario())
+    assert counts == [(1, 1), (1, 1), (0, 2), (0, 2), (1, 3)]
+    assert len(errors) > 10
+
+
+def test_the_first_look_asks_all_pods_at_once_and_waits_for_none_for_long() -> None:
+    pods = [running(f"llama-{number}", f"10.0.0.{number}") for number in range(20)]
+    agents = Agents(now=report().to_json())
+    quick = agents.get
+
+    async def get(pod_ip: str, path: str) -> str:
+        await asyncio.sleep(3600.0 if pod_ip == "10.0.0.7" else 2.0)
+        return await quick(pod_ip, path)
+
+    agents.get = get  # type: ignore[method-assign]
+
+    async def scenario() -> tuple[int, float]:
+        subject = scraper(agents, pods, [], [])
+        begin = asyncio.get_running_loop().time()
+        await subject.scrape_once(within_seconds=5.0)
+        return len(subject.reports(KEY)), asyncio.get_running_loop().time() - begin
+
+    assert run(scenario()) == (19, 5.0)
 
 
 def test_an_answer_that_breaks_the_contract_counts_as_none() -> None:

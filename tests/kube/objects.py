@@ -13,6 +13,11 @@ def labels(name: str = "llama", role: str = "server") -> dict[str, str]:
     return {"app.kubernetes.io/managed-by": "stowage", "stowage.dev/name": name, "stowage.dev/role": role}
 
 
+def template_annotation(template: str = "1") -> dict[str, str]:
+    """What a pod template of ours and the pods made from it carry."""
+    return {"stowage.dev/template-hash": template}
+
+
 def owner(uid: str = "owner-1", name: str = "llama") -> dict[str, Any]:
     return {
         "apiVersion": "stowage.dev/v1alpha1",
@@ -67,8 +72,10 @@ def pod(
     own: str | None = None,
     role: str = "server",
     phase: str = "Running",
+    template: str = "1",
     **metadata: Any,
 ) -> dict[str, Any]:
+    """A pod; one that has an `own`er was made from the pod template whose hash is `template`."""
     requests = {"cpu": "1", "memory": "1Gi", **({"nvidia.com/gpu": str(gpus)} if gpus else {})}
     spec: dict[str, Any] = {"containers": [{"name": "main", "resources": {"requests": requests}}]}
     if node is not None:
@@ -81,7 +88,7 @@ def pod(
             "namespace": "default",
             "uid": f"uid-{name}",
             "resourceVersion": str(version),
-            **({"labels": labels(own, role)} if own else {}),
+            **({"labels": labels(own, role), "annotations": template_annotation(template)} if own else {}),
             **metadata,
         },
         "spec": spec,

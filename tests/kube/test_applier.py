@@ -36,6 +36,8 @@ TOUCHED = {**config_map(version=9), "status": {"seen": True}}
 DELETING = config_map(deletionTimestamp="2026-01-01T00:00:00Z")
 FOREIGN = config_map(ownerReferences=[], labels={"app.kubernetes.io/managed-by": "Helm"})
 EARLIER = config_map(ownerReferences=[owner("an earlier uid")])
+OTHER_KIND = config_map(ownerReferences=[{**owner("other"), "kind": "Deployment", "apiVersion": "apps/v1"}])
+OTHER_NAME = config_map(ownerReferences=[owner("other", "web")])
 ORPHAN = config_map(ownerReferences=[])
 NAMESAKE = config_map(ownerReferences=[], labels=labels("another"))
 
@@ -53,7 +55,9 @@ NAMESAKE = config_map(ownerReferences=[], labels=labels("another"))
         pytest.param(OURS, remembered(OURS, intent("{1}")), Decision.APPLY, id="another intent is applied"),
         pytest.param(DELETING, None, Decision.WAIT, id="what is being deleted gets no apply"),
         pytest.param(FOREIGN, None, Decision.TAKEN, id="somebody else's object is not touched"),
-        pytest.param(EARLIER, None, Decision.TAKEN, id="an object of an earlier namesake is not touched"),
+        pytest.param(EARLIER, None, Decision.WAIT, id="what an earlier namesake left is being collected"),
+        pytest.param(OTHER_KIND, None, Decision.TAKEN, id="a controller of another kind is no earlier one"),
+        pytest.param(OTHER_NAME, None, Decision.TAKEN, id="another LLMDeployment is no earlier one"),
         pytest.param(ORPHAN, None, Decision.APPLY, id="an orphan of ours is adopted"),
         pytest.param(NAMESAKE, None, Decision.TAKEN, id="an orphan of another LLMDeployment is not"),
     ],
@@ -168,11 +172,45 @@ async def test_delete_names_the_uid_and_skips_what_is_going() -> None:
     assert server.calls == ["delete llama-launch"]
 
 
-async def test_delete_of_a_successor_is_refused_and_told() -> None:
-    server, store = FakeServer(config_map(uid="reborn")), Store()
+async def test_delete_of_a_successor_is_refused_and_the_successor_looked_at() -> None:
+    server, store = FakeServer(config_map(uid="reborn", version=7)), Store()
     store.observe(CONFIG_MAP, config_map(uid="old"))
-    assert (await applier(server, store).delete(KEY, [REF])).stale
+    removed = await applier(server, store).delete(KEY, [REF])
+    assert (removed.stale, set(removed.change.keys)) == (False, {KEY})
+    known = store.get(REF)
+    assert known is not None
+    assert known["metadata"]["uid"] == "reborn"
     assert server.objects
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({}, id="the watch is late"),
+        pytest.param({"labels": {"of": "somebody"}}, id="its labels were removed by hand"),
+        pytest.param(
+            {"deletionTimestamp": "2026-01-01T00:00:00Z", "labels": {}}, id="it is being deleted as well"
+        ),
+    ],
+)
+async def test_an_object_of_ours_that_was_hidden_is_shown_to_the_engine_before_it_is_written(
+    changes: dict[str, Any],
+) -> None:
+    """What the intent was made from did not include it: it may hold the record of the plan in force."""
+    hidden = config_map(version=7, **changes)
+    server, store = FakeServer(hidden), Store()
+    subject = applier(server, store)
+    first = await subject.apply(KEY, "owner-1", [{**intent(), "kind": "Service"}, intent("new")])
+    assert (first.writes, first.stale, set(first.change.keys)) == (0, True, {KEY})
+    assert [dict(live["metadata"]) for live in store.children(KEY).values()] == [hidden["metadata"]]
+    second = await subject.apply(KEY, "owner-1", [intent()])
+    assert (second.writes, second.stale) == ((0, False) if "deletionTimestamp" in changes else (1, False))
+
+
+async def test_a_hidden_object_of_somebody_else_is_not_shown_to_the_engine() -> None:
+    server, store = FakeServer(config_map(ownerReferences=[owner("other", "web")], labels={})), Store()
+    assert (await applier(server, store).apply(KEY, "owner-1", [intent()])).taken
+    assert store.children(KEY) == {}
 
 
 async def test_status_is_written_once_and_again_only_when_it_differs() -> None:

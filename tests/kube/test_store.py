@@ -4,11 +4,20 @@ from typing import Any
 
 import pytest
 
-from stowage.kube.kinds import CONFIG_MAP, LLM_DEPLOYMENT, NODE, POD, RESOURCE_QUOTA
+from stowage.kube.kinds import (
+    CONFIG_MAP,
+    DEPLOYMENT,
+    LLM_DEPLOYMENT,
+    NODE,
+    POD,
+    REPLICA_SET,
+    RESOURCE_QUOTA,
+    Kind,
+)
 from stowage.kube.store import Store
 from stowage.kube.versions import is_newer
 from stowage.world import Key, ObjectRef
-from tests.kube.objects import KEY, config_map, labels, llm, node, pod
+from tests.kube.objects import KEY, config_map, labels, llm, node, owner, pod
 
 MAP = ObjectRef("v1", "ConfigMap", "default", "llama-launch")
 
@@ -207,3 +216,61 @@ def test_a_deleted_resource_leaves_its_children_known() -> None:
     store.observe(LLM_DEPLOYMENT, llm(version=3), deleted=True)
     assert store.all_keys() == ()
     assert store.owners() == (KEY,)
+
+
+def test_an_object_that_is_being_deleted_stays_a_child() -> None:
+    store = Store()
+    store.observe(CONFIG_MAP, config_map(deletionTimestamp="2026-01-01T00:00:00Z"))
+    assert list(store.children(KEY)) == [MAP]
+
+
+def test_an_object_without_labels_may_be_kept_under_the_key_of_its_owner() -> None:
+    store = Store()
+    store.observe(CONFIG_MAP, config_map(version=5))
+    store.observe(CONFIG_MAP, config_map(version=6), deleted=True)
+    assert store.observe(CONFIG_MAP, config_map(version=6, labels={}), key=KEY).keys == {KEY}
+    assert list(store.children(KEY)) == [MAP]
+
+
+def owned(kind: Kind, name: str, uid: str, by: dict[str, Any]) -> dict[str, Any]:
+    metadata = config_map(name, uid=uid, ownerReferences=[by])["metadata"]
+    return {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": metadata, "spec": {}}
+
+
+def controlled_by(kind: Kind, uid: str) -> dict[str, Any]:
+    return {**owner(uid), "apiVersion": kind.api_version, "kind": kind.kind}
+
+
+@pytest.mark.parametrize(
+    ("owner_uid", "missing", "kept"),
+    [
+        pytest.param("uid-llama", None, True, id="a pod of this very LLMDeployment"),
+        pytest.param("an earlier one", None, False, id="a pod of an earlier LLMDeployment of that name"),
+        pytest.param("an earlier one", DEPLOYMENT, True, id="its Deployment is not known"),
+        pytest.param("an earlier one", REPLICA_SET, True, id="its ReplicaSet is not known"),
+        pytest.param("an earlier one", LLM_DEPLOYMENT, True, id="the LLMDeployment itself is gone"),
+    ],
+)
+def test_pods_of_an_earlier_object_of_the_same_name_are_not_its_successors(
+    owner_uid: str, missing: Kind | None, kept: bool
+) -> None:
+    store = Store()
+    objects = {
+        LLM_DEPLOYMENT: llm(),
+        DEPLOYMENT: owned(DEPLOYMENT, "llama", "d", owner(owner_uid)),
+        REPLICA_SET: owned(REPLICA_SET, "llama-1", "r", controlled_by(DEPLOYMENT, "d")),
+        POD: pod("llama-1-a", own="llama", ownerReferences=[controlled_by(REPLICA_SET, "r")]),
+    }
+    for kind, item in objects.items():
+        if kind != missing:
+            store.observe(kind, item)
+    assert bool(store.server_pods(KEY)) is kept
+    assert bool(list(store.all_server_pods())) is kept
+
+
+def test_pods_of_ours_outside_of_the_namespaces_that_are_served_are_foreign() -> None:
+    store = Store(served=frozenset({"default"}))
+    store.observe(POD, pod("llama-1", node="n1", gpus=2, own="llama", namespace="elsewhere"))
+    store.observe(POD, pod("llama-1", node="n1", gpus=2, own="llama"))
+    assert store.owners() == (KEY,)
+    assert len(list(store.bound_usages())) == 2

@@ -82,6 +82,20 @@ SHARED = [gpu_node("t4", "Tesla-T4-SHARED", 1, extended={GPU: 4})]
             id="a node selector that matches nothing",
         ),
         pytest.param(
+            [node("n", extended={GPU: 4})],
+            {"hardware": {"nodeSelector": {"zone": "mars"}}},
+            Reason.NO_MATCHING_GPU,
+            "zone=mars",
+            id="a node selector that matches nothing, beside GPUs that cannot be used",
+        ),
+        pytest.param(
+            [*mixed_nodes(), node("odd", labels={"zone": "mars"}, extended={GPU: 4})],
+            {"hardware": {"nodeSelector": {"zone": "mars"}}},
+            Reason.UNKNOWN_GPU,
+            "Node odd offers 4",
+            id="a node selector that leaves only GPUs that cannot be used",
+        ),
+        pytest.param(
             CORDONED, {}, Reason.NODES_UNSCHEDULABLE, "n is cordoned", id="the only node is cordoned"
         ),
         pytest.param(

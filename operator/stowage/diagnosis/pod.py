@@ -106,10 +106,17 @@ def _check_pod_end(pod: Pod, _: RuntimeReport | None) -> Finding | None:
 
 def _check_containers(pod: Pod, _: RuntimeReport | None) -> Finding | None:
     for status in _container_statuses(pod):
-        finding = _container_finding(pod, status)
+        finding = None if _is_done(pod, status) else _container_finding(pod, status)
         if finding is not None:
             return finding
     return None
+
+
+def _is_done(pod: Pod, status: Mapping[str, Any]) -> bool:
+    """Whether this is an init container that has succeeded, at whichever try."""
+    ended = (status.get("state") or {}).get("terminated")
+    init = _status(pod).get("initContainerStatuses") or ()
+    return status in init and ended is not None and ended.get("exitCode") == 0
 
 
 def _container_statuses(pod: Pod) -> Iterable[Mapping[str, Any]]:
@@ -125,9 +132,7 @@ def _container_finding(pod: Pod, status: Mapping[str, Any]) -> Finding | None:
     restarts = int(status.get("restartCount") or 0)
     if word in WAITING_PROBLEMS:
         words = (waiting.get("message") or "no message").strip()
-        reason = WAITING_PROBLEMS[word]
-        if reason is Reason.SECRET_MISSING and "configmap" in words.lower():
-            reason = Reason.CONFIG_MAP_MISSING
+        reason = _config_error(words) if word == "CreateContainerConfigError" else WAITING_PROBLEMS[word]
         text = f"container {status['name']}: {word}: {words}"
         return _finding(pod, Severity.PROBLEM, reason, text, restarts)
     ended = state.get("terminated") or {}
@@ -139,6 +144,16 @@ def _container_finding(pod: Pod, status: Mapping[str, Any]) -> Finding | None:
     if not ended or (ended.get("exitCode") == 0 and not restarts):
         return None
     return _end_finding(pod, status["name"], ended, restarts)
+
+
+def _config_error(words: str) -> Reason:
+    """What a container refers to and is not there; the only sub-path in our pods is that of a pvc:// model."""
+    lowered = words.lower()
+    if "configmap" in lowered:
+        return Reason.CONFIG_MAP_MISSING
+    if "subpath" in lowered or "mountpath" in lowered:
+        return Reason.MODEL_NOT_FOUND
+    return WAITING_PROBLEMS["CreateContainerConfigError"]
 
 
 def _end_finding(pod: Pod, container: str, ended: Mapping[str, Any], restarts: int) -> Finding:

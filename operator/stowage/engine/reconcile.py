@@ -22,7 +22,6 @@ from stowage.engine.situation import Situation, read_situation
 from stowage.engine.status import compose_status
 from stowage.world import Outcome, World
 
-_TAKEN_RETRY = timedelta(seconds=15)
 _TURN_RETRY = timedelta(seconds=1)
 
 
@@ -76,8 +75,6 @@ def _requeue_after(
 ) -> timedelta | None:
     """When to look again although nothing has happened; everything else arrives as a change of the World."""
     waits: list[timedelta] = []
-    if situation.world.taken:
-        waits.append(_TAKEN_RETRY)
     if situation.world.ahead and decision.planned.status is None:
         waits.append(_TURN_RETRY)
     if decision.retry_at is not None and decision.retry_at > now:

@@ -6,7 +6,7 @@ workers can never promise the same devices. Once the Deployment is live, the liv
 
 from __future__ import annotations
 
-from stowage.feed.demand import Demand, Waiting, waiting
+from stowage.feed.demand import Demand, LivePod, Waiting, waiting
 from stowage.kube.kinds import DEPLOYMENT
 from stowage.kube.store import Store
 from stowage.world import Key, ObjectRef, Outcome
@@ -49,9 +49,12 @@ class Grants:
         if known is not None and known[0] == version:
             return known[1]
         demand = self._demand(key)
-        item = waiting(demand, self._store.server_usages(key)) if demand is not None else None
+        item = waiting(demand, self._live_pods(key)) if demand is not None else None
         self._known[key] = (version, item)
         return item
+
+    def _live_pods(self, key: Key) -> list[LivePod]:
+        return [LivePod(pod, usage) for pod, usage in self._store.server_usages(key)]
 
     def _demand(self, key: Key) -> Demand | None:
         if key in self._assumed:

@@ -7,6 +7,7 @@ promised the same GPUs. Nothing is decided here.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -33,6 +34,10 @@ Engine = Callable[[World, datetime], Outcome]
 
 _BLOCKED_RETRY_SECONDS = 5.0
 _TAKEN_RETRY_SECONDS = 30.0
+
+
+class _Behind(Exception):
+    """The cache was behind the server: what was decided from it must be decided again before anything is said."""
 
 
 class Scope(Enum):
@@ -96,7 +101,7 @@ class Hub:
     def wake_all(self) -> None:
         """Look at every key that exists or left something behind."""
         store = self._knowledge.store
-        for key in {*store.all_keys(), *store.owners()}:
+        for key in self._knowledge.by_age({*store.all_keys(), *store.owners()}):
             self._tools.queue.add(key)
 
     async def work(self) -> None:
@@ -109,6 +114,8 @@ class Hub:
                     result.name = await self.handle(key)
             finally:
                 queue.done(key)
+            # Work that needed no request would keep probes, the Lease and answers of others waiting.
+            await asyncio.sleep(0)
 
     async def handle(self, key: Key) -> str:
         """Process one key and arrange for its next turn; gives success, requeue_after, requeue or error."""
@@ -117,6 +124,9 @@ class Hub:
             after = await self.process(key)
         except Throttled as error:
             queue.add_rate_limited(key, at_least=error.retry_after)
+            return "requeue"
+        except _Behind:
+            queue.add_rate_limited(key)
             return "requeue"
         except ApiError as error:
             logger.warning("%s: %s", key, error)
@@ -134,7 +144,7 @@ class Hub:
         return "requeue_after"
 
     async def process(self, key: Key) -> float | None:
-        """One reconciliation; gives the seconds after which to look again. Raises ApiError."""
+        """One reconciliation; gives the seconds after which to look again. Raises ApiError and _Behind."""
         await self._look_at_ended(key)
         world = self._knowledge.world(key)
         if world.resource is None:
@@ -166,25 +176,27 @@ class Hub:
         except (Forbidden, Invalid) as error:
             # Status must still be written: it is how people learn what stands in the way.
             applied, refused = Applied(), error
+            self._knowledge.grants.drop(key)
         self.react(applied.change)
-        if self._taken_changed(key, applied) or self._refusal_changed(key, refused):
+        news = (self._taken_changed(key, applied), self._refusal_changed(key, refused))
+        if any(news):
             return 0.0
+        if applied.stale:
+            raise _Behind
         if refused is None:
-            removed = await self._delete(key, outcome)
-            applied = Applied(stale=applied.stale or removed.stale, waiting=applied.waiting)
-        await self._tell(key, outcome)
+            await self._delete(key, outcome)
+        await self._tell(key, resource["metadata"]["uid"], outcome)
         if refused is not None:
             raise refused
         return self._next_turn(key, outcome, applied)
 
-    async def _delete(self, key: Key, outcome: Outcome) -> Applied:
+    async def _delete(self, key: Key, outcome: Outcome) -> None:
         ended = set(outcome.delete) & set(self._knowledge.store.ended(key))
         removed = await self._tools.applier.delete(key, outcome.delete)
         self.react(removed.change)
         if ended:
             # No watch will say that these are gone.
             self._ended.setdefault(key, set()).update(ended)
-        return removed
 
     def _taken_changed(self, key: Key, applied: Applied) -> bool:
         """Keep what foreign objects hold; when that is news, the engine has to see it before anything is said."""
@@ -196,16 +208,20 @@ class Hub:
         return dict(before) != dict(applied.taken)
 
     def _refusal_changed(self, key: Key, refused: ApiError | None) -> bool:
-        """Keep the server's refusal; when that is news, the engine has to see it before anything is said."""
+        """Keep the server's words; the engine has to see them before anything is said when they are the first.
+
+        Whether it refuses is news, its words are not: some carry the number of the request or the time.
+        """
         known = self._knowledge.refused
         before = known.pop(key, None)
         if refused is not None:
             known[key] = refused.message
-        return before != known.get(key)
+        return (before is None) != (refused is None)
 
-    async def _tell(self, key: Key, outcome: Outcome) -> None:
+    async def _tell(self, key: Key, uid: str, outcome: Outcome) -> None:
         resource = self._knowledge.store.resource(key)
-        if resource is None:
+        if resource is None or resource["metadata"]["uid"] != uid:
+            # Gone, or made again under the same name meanwhile: what was found out is not about that one.
             return
         if outcome.status is not None:
             await self._tools.applier.apply_status(resource, outcome.status)
@@ -217,8 +233,6 @@ class Hub:
         waits = []
         if outcome.requeue_after is not None:
             waits.append(outcome.requeue_after.total_seconds())
-        if applied.stale:
-            waits.append(0.0)
         if applied.waiting or self._ended.get(key):
             waits.append(_BLOCKED_RETRY_SECONDS)
         if key in self._knowledge.taken:
@@ -238,26 +252,36 @@ class Hub:
             self._wake_waiting(but=key)
 
     def _wake_waiting(self, but: Key) -> None:
-        for key, resource in self._knowledge.resources():
-            if key != but and self._knowledge.verdicts.is_waiting(key, resource):
-                self._tools.queue.add(key)
+        waiting = (
+            key
+            for key, resource in self._knowledge.resources()
+            if key != but and self._knowledge.verdicts.is_waiting(key, resource)
+        )
+        for key in self._knowledge.by_age(waiting):
+            self._tools.queue.add(key)
 
     def _fan(self, scopes: Iterable[Scope]) -> None:
         everybody = Scope.EVERYBODY in scopes
-        for key in self._knowledge.store.all_keys():
+        for key in self._knowledge.by_age(self._knowledge.store.all_keys()):
             if everybody or self._knowledge.wants_room(key):
                 self._tools.queue.add(key)
 
     def _suspect(self, pod: Mapping[str, Any]) -> None:
         """A pod of ours left the watch: it was deleted, or it has ended and the selector hides it now."""
         key = owner_key(POD, pod)
-        if key is not None and not is_server_pod(pod):
+        if key is not None and self._knowledge.store.serves(key.namespace) and not is_server_pod(pod):
             metadata = pod["metadata"]
             ref = ObjectRef(POD.api_version, POD.kind, metadata["namespace"], metadata["name"])
             self._ended.setdefault(key, set()).add(ref)
 
     async def _look_at_ended(self, key: Key) -> None:
         """Ask the server about pods that no watch reports on."""
-        store = self._knowledge.store
-        for ref in {*self._ended.pop(key, ()), *store.ended(key)}:
-            await self._tools.applier.look(ref)
+        suspects = self._ended.pop(key, set()) | set(self._knowledge.store.ended(key))
+        try:
+            while suspects:
+                ref = min(suspects)
+                await self._tools.applier.look(ref)
+                suspects.remove(ref)
+        finally:
+            if suspects:
+                self._ended.setdefault(key, set()).update(suspects)

@@ -1,7 +1,7 @@
 """Reads a model through the short pod that the engine asked for.
 
-The pod serves its summary on the agent's port until it was read, or ends with a termination message. This module waits
-for either; that the pod exists, and that it goes away, is the engine's business.
+The pod serves its summary on the agent's port until it was read, ends with a termination message, or cannot start. This
+module waits for one of these; that the pod exists, and that it goes away, is the engine's business.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from typing import Any
 
 from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
+from stowage.diagnosis.finding import Severity
+from stowage.diagnosis.pod import diagnose_pod
 from stowage.feed.agent_http import AgentHttp, AgentUnavailable
 from stowage.kube.facts import has_ended
 from stowage.world import ModelQuery
@@ -25,13 +27,16 @@ PodReader = Callable[[ModelQuery], Mapping[str, Any] | None]
 async def inspect_by_pod(
     http: AgentHttp, query: ModelQuery, read_pod: PodReader
 ) -> CheckpointSummary | Refusal:
-    """Wait until the pod of `query` answers or ends; `read_pod` gives the newest state of it, None while absent."""
+    """Wait until the pod of `query` answers, ends, or has a problem that keeps it from starting.
+
+    `read_pod` gives the newest state of it, None while absent.
+    """
     while True:
         pod = read_pod(query)
         if pod is not None:
-            if has_ended(pod):
+            if has_ended(pod) or _container_has_ended(pod):
                 return failure_of(pod, query)
-            answer = await _try_read(http, pod)
+            answer = await _try_read(http, pod) or _problem(pod)
             if answer is not None:
                 return answer
         await asyncio.sleep(POLL_SECONDS)
@@ -64,6 +69,18 @@ async def _try_read(http: AgentHttp, pod: Mapping[str, Any]) -> CheckpointSummar
         return CheckpointSummary.from_json(text)
     except ContractError as error:
         return Refusal(Reason.INSPECTION_FAILED, f"The inspection pod's answer cannot be read: {error}")
+
+
+def _container_has_ended(pod: Mapping[str, Any]) -> bool:
+    """Whether its only container is over; the pod's own phase says so a little later."""
+    statuses = (pod.get("status") or {}).get("containerStatuses") or ()
+    return any("terminated" in (status.get("state") or {}) for status in statuses)
+
+
+def _problem(pod: Mapping[str, Any]) -> Refusal | None:
+    """What keeps the pod from starting. It may vanish by itself, so the pod stays and is looked at again."""
+    finding = diagnose_pod(pod, None)
+    return Refusal(finding.reason, finding.message) if finding.severity is Severity.PROBLEM else None
 
 
 def _reason(name: str) -> Reason:

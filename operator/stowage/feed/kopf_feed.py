@@ -16,7 +16,7 @@ import kopf
 
 from stowage.feed.resync import OWN, SELECTORS
 from stowage.feed.watchdog import WatchDied
-from stowage.kube.kinds import WATCHED_KINDS, Kind
+from stowage.kube.kinds import ROOM_KINDS, WATCHED_KINDS, Kind
 
 Observer = Callable[[Kind, Mapping[str, Any], bool], None]
 
@@ -27,7 +27,11 @@ _LOGIN_PERIOD = timedelta(minutes=10)
 
 
 class KopfFeed:
-    """Runs kopf in the current event loop; `observe(kind, object, deleted)` gets every event."""
+    """Runs kopf in the current event loop; `observe(kind, object, deleted)` gets every event.
+
+    Every kind is watched in the whole cluster: kopf cannot watch pods everywhere and the rest in some `namespaces`,
+    and pods of all namespaces share the nodes. What is not about the served ones is left out here.
+    """
 
     def __init__(
         self,
@@ -53,8 +57,7 @@ class KopfFeed:
             await kopf.spawn_tasks(
                 registry=self._registry(),
                 settings=self._settings(),
-                clusterwide=not self._namespaces,
-                namespaces=self._namespaces,
+                clusterwide=True,
                 standalone=True,
             )
         )
@@ -114,9 +117,13 @@ class KopfFeed:
     def _handler(self, kind: Kind) -> Callable[..., Any]:
         async def handle(event: Mapping[str, Any], **_: Any) -> None:
             obj = {"apiVersion": kind.api_version, "kind": kind.kind, **event["object"]}
-            self._observe(kind, obj, event["type"] == "DELETED")
+            if kind in ROOM_KINDS or self._serves(obj["metadata"].get("namespace", "")):
+                self._observe(kind, obj, event["type"] == "DELETED")
 
         return handle
+
+    def _serves(self, namespace: str) -> bool:
+        return not self._namespaces or namespace in self._namespaces
 
     async def _login(self, **_: Any) -> kopf.ConnectionInfo:
         """The same connection as our own client's."""

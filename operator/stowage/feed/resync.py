@@ -17,7 +17,7 @@ from stowage.feed.hub import Hub
 from stowage.feed.watchdog import Watchdog
 from stowage.kube.client import KubeClient, Selector
 from stowage.kube.errors import ApiError
-from stowage.kube.kinds import CHILD_KINDS, LLM_DEPLOYMENT, NODE, POD, RESOURCE_QUOTA, Kind
+from stowage.kube.kinds import CHILD_KINDS, LLM_DEPLOYMENT, NODE, POD, RESOURCE_QUOTA, ROOM_KINDS, Kind
 from stowage.kube.store import Change
 from stowage.render.names import MANAGED_BY_LABEL, MANAGER
 
@@ -45,7 +45,7 @@ class ResyncTimes:
 
 
 class Resync:
-    """One instance per process; `namespaces` empty means the whole cluster."""
+    """One instance per process; `namespaces` are those that are served, empty for all."""
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class Resync:
 
     async def _list_everywhere(self, kind: Kind, selector: Selector, *, watched: bool) -> None:
         seen: set[str] = set()
-        for namespace in self._namespaces if kind.namespaced else (None,):
+        for namespace in (None,) if kind in ROOM_KINDS else self._namespaces:
             change, uids = await self._list(kind, namespace, selector)
             seen |= uids
             if watched:

@@ -1,7 +1,8 @@
 """When a model that could not be read is worth another try.
 
 What only an edit can cure is not retried: the next generation asks anew. What lies outside the cluster or in an object
-that nobody watches is tried again, slower each time where the other side may be overloaded.
+that nobody watches is tried again, slower each time where the other side may be overloaded. A pod that cannot start
+is looked at again soon and always as soon: that costs nothing, and it starts by itself once its cause is gone.
 """
 
 from __future__ import annotations
@@ -20,11 +21,25 @@ _FIRST_SECONDS: Mapping[Reason, float] = {
     Reason.MODEL_NOT_FOUND: 300.0,
     Reason.REVISION_NOT_FOUND: 300.0,
 }
+_POD_REASONS = frozenset(
+    {
+        Reason.UNSCHEDULABLE,
+        Reason.IMAGE_PULL_FAILED,
+        Reason.SECRET_MISSING,
+        Reason.VOLUME_CLAIM_MISSING,
+        Reason.CRASH_LOOPING,
+        Reason.EVICTED,
+        Reason.NODE_LOST,
+    }
+)
+_POD_SECONDS = 15.0
 _MAXIMUM_SECONDS = 600.0
 
 
 def retry_seconds(reason: Reason, failures: int) -> float | None:
     """Seconds until the next try after `failures` in a row (at least one); None when only an edit can help."""
+    if reason in _POD_REASONS:
+        return _POD_SECONDS
     first = _FIRST_SECONDS.get(reason)
     if first is None:
         return None

@@ -1,13 +1,15 @@
 """Reads the reports of all agents: often while they start, every few seconds once they serve.
 
-It keeps the newest report per pod and says when one is news. A pod that does not answer keeps its last report; after a
-few failures in a row the key is told, so that status can say that the figures are old. It decides nothing else.
+It keeps the newest report per pod and says when one is news. A pod that does not answer keeps its last report for a
+while; once that is too old it is dropped and the key is told, so that no status shows old figures as if they were of
+now. It decides nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,7 +20,9 @@ from stowage.feed.news import is_news
 from stowage.world import Key, PodReport
 from stowage_runtime.contract import ContractError, RuntimeReport
 
-FAILURES_WORTH_TELLING = 4
+logger = logging.getLogger(__name__)
+
+_OLD_INTERVALS = 3
 _TICK_SECONDS = 0.5
 
 
@@ -29,6 +33,11 @@ class ScrapeTimes:
     serving: float = 15.0
     starting: float = 2.0
 
+    @property
+    def too_old(self) -> float:
+        """Age in seconds at which a report says nothing about the pod any more."""
+        return _OLD_INTERVALS * max(self.serving, self.starting)
+
 
 @dataclass(slots=True)
 class _Target:
@@ -38,8 +47,8 @@ class _Target:
     pod_ip: str
     due: float = 0.0
     newest: PodReport | None = None
+    answered: float = 0.0
     told: RuntimeReport | None = None
-    failures: int = 0
 
 
 class Scraper:
@@ -61,7 +70,7 @@ class Scraper:
         self._targets: dict[str, _Target] = {}
 
     def reports(self, key: Key) -> tuple[PodReport, ...]:
-        """The newest report of every pod of a key, by pod name."""
+        """The newest report of every pod of a key, by pod name; none that is too old."""
         found = [target.newest for target in self._targets.values() if target.key == key and target.newest]
         return tuple(sorted(found, key=lambda report: report.pod))
 
@@ -72,17 +81,25 @@ class Scraper:
             busy: dict[str, asyncio.Task[None]] = {}
             while True:
                 self._update_targets()
+                self._drop_old(loop.time())
                 busy = {uid: task for uid, task in busy.items() if not task.done()}
                 for uid, target in self._targets.items():
                     if target.due <= loop.time() and uid not in busy:
                         busy[uid] = group.create_task(self._scrape(target), name=f"scrape {target.name}")
                 await asyncio.sleep(_TICK_SECONDS)
 
-    async def scrape_once(self) -> None:
-        """Scrape every pod once, one after the other; for tests and for the first look after a start."""
+    async def scrape_once(self, within_seconds: float = 5.0) -> None:
+        """Ask every pod once, all at the same time; those that take longer are asked again by `run`.
+
+        Before the first decisions after a start: without it they would be taken as if no pod had ever reported.
+        """
         self._update_targets()
-        for target in list(self._targets.values()):
-            await self._scrape(target)
+        tasks = [asyncio.create_task(self._scrape(target)) for target in self._targets.values()]
+        try:
+            async with asyncio.timeout(within_seconds):
+                await asyncio.gather(*tasks)
+        except TimeoutError:
+            logger.info("Some of %d agents took longer than %g s.", len(tasks), within_seconds)
 
     def _update_targets(self) -> None:
         seen: set[str] = set()
@@ -103,23 +120,26 @@ class Scraper:
         except (AgentUnavailable, ContractError):
             self._failed(target)
             return
-        recovered = target.failures >= FAILURES_WORTH_TELLING
-        target.failures = 0
+        back = target.newest is None
+        target.answered = asyncio.get_running_loop().time()
         target.newest = PodReport(target.name, target.uid, datetime.now(UTC), report)
         serving = report.phase == "Serving"
         self._schedule(target, self._times.serving if serving else self._times.starting)
-        if recovered or is_news(report, target.told):
+        if back or is_news(report, target.told):
             target.told = report
             self._wake(target.key)
 
     def _failed(self, target: _Target) -> None:
-        target.failures += 1
         self._schedule(target, self._times.starting)
         if target.told is not None:
             # While a container starts nobody listens; only an agent that has answered before can fail.
             self._on_error()
-        if target.failures == FAILURES_WORTH_TELLING:
-            self._wake(target.key)
+
+    def _drop_old(self, now: float) -> None:
+        for target in self._targets.values():
+            if target.newest is not None and now - target.answered > self._times.too_old:
+                target.newest = None
+                self._wake(target.key)
 
     def _schedule(self, target: _Target, seconds: float) -> None:
         with contextlib.suppress(KeyError):

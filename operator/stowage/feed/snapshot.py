@@ -6,11 +6,11 @@ taken off here, so the engine never sees a GPU that is promised to somebody else
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from stowage.feed.demand import Waiting, keep_places
+from stowage.feed.demand import Waiting, keep_places, keep_quota
 from stowage.feed.grants import Grants
 from stowage.feed.resolutions import Resolutions
 from stowage.feed.verdicts import Verdicts
@@ -59,9 +59,9 @@ class Knowledge:
 
     def inventory(self, key: Key) -> Inventory:
         """The room for one key: what is free, less what all others wait for, with its namespace's quotas."""
-        room = self._room_without(tuple(self.grants.waiting(key)))
-        quotas = tuple(quota_room(quota) for quota in self.store.quotas(key.namespace))
-        return replace(room, quotas=quotas)
+        others = tuple(self.grants.waiting(key))
+        quotas = [quota_room(quota) for quota in self.store.quotas(key.namespace)]
+        return replace(self._room_without(others), quotas=keep_quota(quotas, others))
 
     def resources(self) -> Iterator[tuple[Key, Mapping[str, Any]]]:
         """Every LLMDeployment that exists."""
@@ -69,6 +69,10 @@ class Knowledge:
             resource = self.store.resource(key)
             if resource is not None:
                 yield key, resource
+
+    def by_age(self, keys: Iterable[Key]) -> list[Key]:
+        """Keys in the order in which plans are granted; what has no LLMDeployment any more comes first."""
+        return sorted(keys, key=self._age)
 
     def wants_room(self, key: Key) -> bool:
         """Whether a change of the room in the cluster may matter: not ready, or not as many replicas as asked."""
@@ -91,6 +95,10 @@ class Knowledge:
         self.resolutions.forget(key)
         self.taken.pop(key, None)
         self.refused.pop(key, None)
+
+    def _age(self, key: Key) -> tuple[str, Key]:
+        resource = self.store.resource(key) or {}
+        return (resource.get("metadata") or {}).get("creationTimestamp", ""), key
 
     def _room_without(self, everybody: tuple[Waiting, ...]) -> Inventory:
         """Most keys wait for nothing, so the last answer is often the next one too."""

@@ -8,7 +8,7 @@ changed since the last one. Nothing that is being deleted is written to. What sh
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any
 
@@ -16,7 +16,7 @@ from stowage.kube.client import KubeClient
 from stowage.kube.errors import Conflict, NotFound
 from stowage.kube.facts import owner_key
 from stowage.kube.kinds import kind_of
-from stowage.kube.ownership import holder, is_ours
+from stowage.kube.ownership import holder, is_left_behind, is_ours, names_owner
 from stowage.kube.store import Change, Store
 from stowage.render.canonical import digest
 from stowage.world import Key, ObjectRef
@@ -46,7 +46,8 @@ class Applied:
     """What became of a set of intents.
 
     `taken` names the foreign holders that were met: then nothing was applied. `waiting` are names whose object is
-    still being deleted, `stale` is set when the cache turned out to be behind the server.
+    still being deleted. `stale` is set when the cache turned out to be behind the server: the intents were made
+    without knowing that, so the rest of them was not applied.
     """
 
     writes: int = 0
@@ -81,7 +82,7 @@ def decide(
     if metadata.get("deletionTimestamp"):
         return Decision.WAIT
     if not is_ours(live, key, owner_uid):
-        return Decision.TAKEN
+        return Decision.WAIT if is_left_behind(live, key.name, owner_uid) else Decision.TAKEN
     if remembered == Remembered(metadata["uid"], live_digest(live), intent_digest):
         return Decision.SKIP
     return Decision.APPLY
@@ -101,30 +102,25 @@ class Applier:
 
         Raises ApiError where the server refuses or cannot be reached.
         """
-        todo: list[tuple[Mapping[str, Any], Mapping[str, Any] | None]] = []
+        todo: list[_Todo] = []
         taken: dict[ObjectRef, str] = {}
-        waiting: list[ObjectRef] = []
-        skipped = 0
+        so_far = Applied()
         for intent in intents:
             ref = ObjectRef.of(intent)
-            decision, live = await self._decide(ref, intent, key, owner_uid)
+            decision, live, seen = await self._decide(ref, intent, key, owner_uid)
+            so_far = _plus(so_far, ref, decision, seen)
             if decision is Decision.TAKEN and live is not None:
                 taken[ref] = holder(live)
-            elif decision is Decision.WAIT:
-                waiting.append(ref)
-            elif decision is Decision.SKIP:
-                skipped += 1
-            else:
-                todo.append((intent, live))
-        if taken:
-            return Applied(skipped=skipped, taken=taken, waiting=tuple(waiting))
-        return await self._write(key, todo, Applied(skipped=skipped, waiting=tuple(waiting)))
+            elif decision is Decision.APPLY:
+                todo.append(_Todo(intent, live))
+        if taken or so_far.stale:
+            return replace(so_far, taken=taken)
+        return await self._write(key, owner_uid, todo, so_far)
 
     async def delete(self, key: Key, refs: Iterable[ObjectRef]) -> Applied:
         """Delete objects as the store knows them, by uid; what is gone or being deleted is left alone."""
         writes = 0
         changes: list[Change] = []
-        stale = False
         for ref in refs:
             live = self._store.get(ref)
             if live is None or live["metadata"].get("deletionTimestamp"):
@@ -137,9 +133,9 @@ class Applier:
             except NotFound:
                 changes.append(self._store.drop(ref, live["metadata"]["uid"]))
             except Conflict:
-                stale = True
+                changes.append((await self._fetch(ref)).change)
             self._memory(key).pop(ref, None)
-        return Applied(writes=writes, stale=stale, change=Change.merged(changes))
+        return Applied(writes=writes, change=Change.merged(changes))
 
     async def apply_status(self, resource: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
         """Write the whole status unless it is there already; gives whether a request was sent.
@@ -167,16 +163,7 @@ class Applier:
 
     async def look(self, ref: ObjectRef) -> Mapping[str, Any] | None:
         """The object as the server has it now; what is cached under the name is brought up to date."""
-        try:
-            live = await self._client.get(ref)
-        except NotFound:
-            self._store.drop(ref)
-            return None
-        if owner_key(kind_of(ref), live) is None:
-            self._store.drop(ref)
-        else:
-            self._store.observe(kind_of(ref), live)
-        return live
+        return (await self._fetch(ref)).live
 
     def forget(self, key: Key) -> None:
         """Drop what is remembered about an LLMDeployment that is gone."""
@@ -186,36 +173,79 @@ class Applier:
     def _memory(self, key: Key) -> dict[ObjectRef, Remembered]:
         return self._remembered.setdefault(key, {})
 
+    async def _fetch(self, ref: ObjectRef, key: Key | None = None, owner_uid: str = "") -> _Seen:
+        """Ask the server; what belongs to `owner_uid` is kept under `key` even where its labels are gone."""
+        kind = kind_of(ref)
+        try:
+            live = await self._client.get(ref)
+        except NotFound:
+            return _Seen(None, self._store.drop(ref))
+        ours = key if key is not None and names_owner(live, owner_uid) else None
+        if ours is None and owner_key(kind, live) is None:
+            return _Seen(live, self._store.drop(ref))
+        return _Seen(live, self._store.observe(kind, live, key=ours))
+
     async def _decide(
         self, ref: ObjectRef, intent: Mapping[str, Any], key: Key, owner_uid: str
-    ) -> tuple[Decision, Mapping[str, Any] | None]:
+    ) -> tuple[Decision, Mapping[str, Any] | None, _Seen | None]:
         wanted = digest(intent, 64)
         remembered = self._memory(key).get(ref)
         live = self._store.get(ref)
         decision = decide(wanted, live, remembered, key, owner_uid)
-        if decision in (Decision.VERIFY, Decision.TAKEN):
-            live = await self.look(ref)
-            decision = decide(wanted, live, remembered, key, owner_uid)
-        return (Decision.APPLY if live is None else decision), live
+        if decision not in (Decision.VERIFY, Decision.TAKEN):
+            return decision, live, None
+        seen = await self._fetch(ref, key, owner_uid)
+        if seen.live is None:
+            return Decision.APPLY, None, seen
+        decision = decide(wanted, seen.live, remembered, key, owner_uid)
+        # The engine may have to decide otherwise once it sees the object: a record of the plan in force is in it.
+        hidden = is_ours(seen.live, key, owner_uid) and self._store.get(ref) is not None
+        return decision, seen.live, replace(seen, hidden=hidden)
 
-    async def _write(
-        self, key: Key, todo: list[tuple[Mapping[str, Any], Mapping[str, Any] | None]], so_far: Applied
-    ) -> Applied:
-        changes: list[Change] = []
-        for intent, live in todo:
-            ref = ObjectRef.of(intent)
+    async def _write(self, key: Key, owner_uid: str, todo: list[_Todo], so_far: Applied) -> Applied:
+        changes = [so_far.change]
+        writes = 0
+        for item in todo:
+            ref = ObjectRef.of(item.intent)
             try:
-                answer = await self._client.apply(_with_uid(intent, live))
+                answer = await self._client.apply(_with_uid(item.intent, item.live))
             except (Conflict, NotFound):
                 # Somebody deleted or replaced the object between our look and our write: look again, later.
                 self._memory(key).pop(ref, None)
-                await self.look(ref)
-                return Applied(len(changes), so_far.skipped, {}, so_far.waiting, True, Change.merged(changes))
-            changes.append(self._store.observe(kind_of(intent), answer))
+                changes.append((await self._fetch(ref, key, owner_uid)).change)
+                return replace(so_far, writes=writes, stale=True, change=Change.merged(changes))
+            writes += 1
+            changes.append(self._store.observe(kind_of(item.intent), answer))
             self._memory(key)[ref] = Remembered(
-                answer["metadata"]["uid"], live_digest(answer), digest(intent, 64)
+                answer["metadata"]["uid"], live_digest(answer), digest(item.intent, 64)
             )
-        return Applied(len(changes), so_far.skipped, {}, so_far.waiting, False, Change.merged(changes))
+        return replace(so_far, writes=writes, change=Change.merged(changes))
+
+
+@dataclass(frozen=True, slots=True)
+class _Todo:
+    intent: Mapping[str, Any]
+    live: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """An object as the server has it; `hidden` when it is ours and the cache had not shown it."""
+
+    live: Mapping[str, Any] | None
+    change: Change
+    hidden: bool = False
+
+
+def _plus(so_far: Applied, ref: ObjectRef, decision: Decision, seen: _Seen | None) -> Applied:
+    """What is known after one more decision."""
+    return replace(
+        so_far,
+        skipped=so_far.skipped + (decision is Decision.SKIP),
+        waiting=(*so_far.waiting, ref) if decision is Decision.WAIT else so_far.waiting,
+        stale=so_far.stale or (seen is not None and seen.hidden),
+        change=Change.merged([so_far.change, seen.change]) if seen is not None else so_far.change,
+    )
 
 
 def _with_uid(intent: Mapping[str, Any], live: Mapping[str, Any] | None) -> dict[str, Any]:

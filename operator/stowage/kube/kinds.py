@@ -63,6 +63,9 @@ LEASE = Kind("coordination.k8s.io/v1", "Lease", "leases")
 CHILD_KINDS = (CONFIG_MAP, SERVICE, DEPLOYMENT, REPLICA_SET, POD_DISRUPTION_BUDGET)
 """Watched with our own label only."""
 
+ROOM_KINDS = (NODE, POD)
+"""What decides about free room: read in the whole cluster, whichever namespaces are served."""
+
 OPTIONAL_KINDS = (POD_MONITOR,)
 """Read and written only where the cluster has them."""
 

@@ -15,11 +15,22 @@ from typing import Any
 from stowage.hardware.inventory import PodUsage
 from stowage.hardware.node import NodeFacts
 from stowage.kube.facts import has_ended, is_server_pod, owner_key, room_facts, slim
-from stowage.kube.kinds import LLM_DEPLOYMENT, NODE, POD, RESOURCE_QUOTA, Kind, kind_named
+from stowage.kube.kinds import (
+    DEPLOYMENT,
+    LLM_DEPLOYMENT,
+    NODE,
+    POD,
+    REPLICA_SET,
+    RESOURCE_QUOTA,
+    Kind,
+    kind_named,
+)
+from stowage.kube.ownership import controller, is_left_behind
 from stowage.kube.versions import is_newer
 from stowage.world import Key, ObjectRef
 
 _TOMBSTONES = 10_000
+_MAKERS = (REPLICA_SET.kind, DEPLOYMENT.kind)
 
 _Name = tuple[str, str]
 
@@ -65,8 +76,12 @@ class _Entry:
 
 @dataclass(slots=True)
 class Store:
-    """Objects by kind and name; read methods give live views that callers must not change."""
+    """Objects by kind and name; read methods give live views that callers must not change.
 
+    `served` names the namespaces whose LLMDeployments are served, empty for all: what lies elsewhere is foreign.
+    """
+
+    served: frozenset[str] = frozenset()
     _entries: dict[Kind, dict[_Name, _Entry]] = field(default_factory=dict)
     _owned: dict[Key, dict[ObjectRef, Mapping[str, Any]]] = field(default_factory=dict)
     _tombstones: OrderedDict[str, str] = field(default_factory=OrderedDict)
@@ -78,8 +93,17 @@ class Store:
         """Changes with every change of a node's facts or of a pod's requests or place."""
         return self._room_version
 
-    def observe(self, kind: Kind, obj: Mapping[str, Any], *, deleted: bool = False) -> Change:
-        """Take in an object from a watch, a LIST or the answer to a write; older versions are ignored."""
+    def serves(self, namespace: str) -> bool:
+        """Whether LLMDeployments of the namespace are served."""
+        return not self.served or namespace in self.served
+
+    def observe(
+        self, kind: Kind, obj: Mapping[str, Any], *, deleted: bool = False, key: Key | None = None
+    ) -> Change:
+        """Take in an object from a watch, a LIST or the answer to a write; older versions are ignored.
+
+        `key` is whom the object belongs to where its labels do not say so.
+        """
         metadata = obj["metadata"]
         name = (metadata.get("namespace", ""), metadata["name"])
         entry = self._entries.setdefault(kind, {}).get(name)
@@ -91,7 +115,7 @@ class Store:
             return Change()
         if entry is not None and not is_newer(version, entry.version):
             return Change()
-        return self._put(kind, name, obj)
+        return self._put(kind, name, obj, key)
 
     def drop(self, ref: ObjectRef, uid: str | None = None) -> Change:
         """Forget an object that an uncached GET did not find; with `uid` only that very one."""
@@ -139,19 +163,27 @@ class Store:
         return {ref: obj for ref, obj in owned.items() if ref.kind != POD.kind or not is_server_pod(obj)}
 
     def server_pods(self, key: Key) -> tuple[Mapping[str, Any], ...]:
-        """The server pods of this key, whole, by name."""
-        owned = sorted(self._owned.get(key, {}).items())
-        return tuple(obj for ref, obj in owned if ref.kind == POD.kind and is_server_pod(obj))
+        """The server pods of this key, whole, by name; without those that an earlier object of its name left."""
+        owned = self._owned.get(key, {})
+        pods = [obj for ref, obj in sorted(owned.items()) if ref.kind == POD.kind and is_server_pod(obj)]
+        resource = self.resource(key)
+        if not pods or resource is None:
+            return tuple(pods)
+        makers = {obj["metadata"]["uid"]: obj for ref, obj in owned.items() if ref.kind in _MAKERS}
+        uid = resource["metadata"]["uid"]
+        return tuple(pod for pod in pods if not _is_left_behind(pod, makers, key, uid))
 
     def all_server_pods(self) -> Iterator[tuple[Key, Mapping[str, Any]]]:
         """Every server pod with its key."""
         return ((key, pod) for key in self.owners() for pod in self.server_pods(key))
 
-    def server_usages(self, key: Key) -> list[PodUsage]:
-        """What the server pods of this key hold or ask for."""
+    def server_usages(self, key: Key) -> list[tuple[Mapping[str, Any], PodUsage]]:
+        """The server pods of this key with what each holds or asks for."""
         owned = self._owned.get(key, {}).items()
         return [
-            self._entry_of(ref).facts for ref, obj in owned if ref.kind == POD.kind and is_server_pod(obj)
+            (obj, self._entry_of(ref).facts)
+            for ref, obj in owned
+            if ref.kind == POD.kind and is_server_pod(obj)
         ]
 
     def key_version(self, key: Key) -> int:
@@ -211,10 +243,11 @@ class Store:
             return Change()
         return self._remove(kind, name)
 
-    def _put(self, kind: Kind, name: _Name, obj: Mapping[str, Any]) -> Change:
+    def _put(self, kind: Kind, name: _Name, obj: Mapping[str, Any], key: Key | None) -> Change:
         metadata = obj["metadata"]
         before = self._entries.setdefault(kind, {}).get(name)
-        key = owner_key(kind, obj)
+        if key is None and self.serves(name[0]):
+            key = owner_key(kind, obj)
         facts = room_facts(kind, obj)
         raw = slim(obj) if key is not None or kind == RESOURCE_QUOTA else None
         # The selector of the pod watch leaves out pods that have ended; LISTs must not prune them.
@@ -253,6 +286,16 @@ class Store:
             usage=kind == POD and moved,
             quota_namespaces=frozenset({name[0]}) if kind == RESOURCE_QUOTA else frozenset(),
         )
+
+
+def _is_left_behind(
+    pod: Mapping[str, Any], makers: Mapping[str, Mapping[str, Any]], key: Key, owner_uid: str
+) -> bool:
+    """Follow a pod over its ReplicaSet to its Deployment; where one of them is not known, nothing is said."""
+    found: Mapping[str, Any] | None = pod
+    for _ in _MAKERS:
+        found = makers.get((controller(found) or {}).get("uid", "")) if found else None
+    return found is not None and is_left_behind(found, key.name, owner_uid)
 
 
 def _room(entry: _Entry | None) -> Any:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
 from stowage.hardware.inventory import Inventory
-from stowage.hardware.room import PodNeeds
+from stowage.hardware.room import PodNeeds, matches_selector
 from stowage.memory.engine_version import EngineVersion
 from stowage.planning.candidates import (
     Candidate,
@@ -64,7 +64,7 @@ def plan_on_gpus(request: PlanRequest, inventory: Inventory) -> PlanResult:
     if refusal is not None or isinstance(aims, Refusal):
         return PlanResult(None, refusal)
     groups = gpu_groups(inventory, request.spec)
-    unusable = _unusable_nodes(inventory)
+    unusable = _unusable_nodes(request, inventory)
     ruled_out = [(group, excluded(group, request.profile, request.spec)) for group in groups]
     out = [Rejection(group.gpu.name, why.reason, why.message) for group, why in ruled_out if why is not None]
     usable = [group for group, why in ruled_out if why is None]
@@ -243,11 +243,13 @@ def _above_limit(candidate: Candidate, request: PlanRequest) -> Refusal | None:
     return None
 
 
-def _unusable_nodes(inventory: Inventory) -> tuple[Rejection, ...]:
+def _unusable_nodes(request: PlanRequest, inventory: Inventory) -> tuple[Rejection, ...]:
+    """Name the nodes that the spec allows and whose GPUs cannot be used."""
+    selector = request.spec.hardware.node_selector
     return tuple(
         Rejection(f"node {node.facts.name}", node.facts.refusal.reason, node.facts.refusal.sentence)
         for node in inventory.nodes
-        if node.facts.refusal is not None
+        if node.facts.refusal is not None and matches_selector(node.facts, selector)
     )
 
 
@@ -273,7 +275,7 @@ def _no_gpu(
             f"No usable node has a GPU of spec.hardware.gpus ({wanted}); the cluster has {names}.",
             "Add such nodes, or allow other GPUs.",
         )
-    if not groups and all_groups:
+    if not groups and not found:
         labels = ", ".join(f"{key}={value}" for key, value in sorted(hardware.node_selector.items()))
         return Refusal(
             Reason.NO_MATCHING_GPU,
