@@ -89,8 +89,9 @@ def test_an_api_server_that_dies_and_comes_back(
     workspace.wait_ready("loading")
     workspace.wait_ready()
     assert workspace.pod_uids() == before
-    workspace.kubectl("delete", "service", "llm")
-    workspace.wait("the Service", lambda: workspace.get("services", "llm"))
+    workspace.kubectl("scale", "llmd/llm", "--replicas=2")
+    workspace.wait("two replicas", lambda: workspace.status().get("readyReplicas") == 2)
+    assert before < workspace.pod_uids()
 
 
 def test_a_standby_takes_over_when_the_leader_is_killed(workspace: Workspace, operations: Operations) -> None:

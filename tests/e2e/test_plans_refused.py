@@ -199,8 +199,8 @@ def test_of_two_that_want_the_last_gpus_exactly_one_gets_them(workspace: Workspa
     (winner,) = (name for name in names if found[name] == "True")
     (loser,) = set(names) - {winner}
     status, reason, message = workspace.condition("Planned", loser)
-    assert (status, reason) == ("False", "InsufficientGPUs")
-    assert winner in message
+    assert status == "False"
+    assert winner in message if reason == "GPUsGrantedElsewhere" else reason == "InsufficientGPUs"
     workspace.wait_ready(winner)
     assert workspace.get("deployments", loser) is None
     workspace.kubectl("delete", "llmd", winner, "--wait=false")
