@@ -69,11 +69,15 @@ def test_an_upgrade_restarts_no_pod_until_something_else_changes(
             "only replicas changed"
         )
         workspace.deploy(runtime={"env": [{"name": "VLLM_LOGGING_LEVEL", "value": "DEBUG"}]})
-        workspace.wait_ready()
-        template = workspace.need("deployments")["spec"]["template"]["spec"]
-        assert template["initContainers"][0]["image"] == NEWER_IMAGE
+        workspace.wait("the newer agent", lambda: _agent_image(workspace) == NEWER_IMAGE)
     finally:
         operations.replace_operator()
+
+
+def _agent_image(workspace: Workspace) -> str:
+    template = workspace.need("deployments")["spec"]["template"]
+    image: str = template["spec"]["initContainers"][0]["image"]
+    return image
 
 
 def test_an_api_server_that_dies_and_comes_back(
