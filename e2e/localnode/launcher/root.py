@@ -6,6 +6,7 @@ machine's own root. It must never be called outside of a new mount namespace.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,7 +35,9 @@ def _tmpfs(target: str, mode: str, size: str) -> None:
 
 
 def _directory(target: str, mode: str) -> None:
-    os.mkdir(target, int(mode, 8))
+    # A mount point inside a volume is still there when the container starts again.
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(target, int(mode, 8))
 
 
 def _file(target: str) -> None:
