@@ -118,6 +118,7 @@ def _launches(workspace: Workspace) -> set[str]:
 
 def test_kubectl_get_tells_it_in_one_line(workspace: Workspace) -> None:
     workspace.serve(parallelism={"tensor": 2})
+    workspace.wait("its utilisation", lambda: "utilization" in workspace.status())
     header, row = workspace.kubectl("get", "llmd").splitlines()
     assert header.split() == COLUMNS
     expected = ["llm", f"hf://{workspace.repository()}", "True", "Serving", "1/1"]

@@ -23,6 +23,7 @@ def test_the_minimal_manifest_serves_through_its_service(workspace: Workspace) -
 
     kinds = [name.partition("/")[0] for name in workspace.rendered()]
     assert kinds == ["configmaps", "deployments", "poddisruptionbudgets", "pods", "replicasets", "services"]
+    workspace.wait("the engine's figures", lambda: "engine" in workspace.status())
     status = workspace.status()
     assert status["plan"]["gpus"] == "1x NVIDIA-L4"
     assert len(status["plan"]["modelCommit"]) == 40
