@@ -182,7 +182,7 @@ def test_one_of_several_manifests_is_named(files: Path) -> None:
         pytest.param(
             "model/config.json",
             '{"architectures": ["LlamaForCausalLM"]}',
-            "num_attention_heads",
+            "hidden_size",
             id="a config.json that lacks a field",
         ),
     ],

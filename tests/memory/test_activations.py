@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from stowage.memory.activations import activation_bytes
+from stowage.memory.layout import RankLayout
 from stowage.memory.setting import Setting
-from stowage.memory.weights import RankLayout
 from tests.memory.support import A100, GIB, H100, L4, shape, version
 from tests.model.support import published
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from stowage.memory.weights import RankLayout, rank_tensors, rank_weights, unsharded_parameter_bytes
+from stowage.memory.layout import RankLayout
+from stowage.memory.weights import rank_tensors, rank_weights, unsharded_parameter_bytes
 from tests.memory.support import GIB
-from tests.model.support import TINY, profile_of, published
+from tests.model.support import TINY, attention_of, profile_of, published
 
 GOLDEN = json.loads((Path(__file__).parent / "oracle" / "golden.json").read_text(encoding="utf-8"))
 
@@ -28,7 +29,7 @@ def test_a_rank_holds_what_vllm_itself_creates(row: dict[str, Any]) -> None:
     assert rank_weights(profile, layout, row["dtype"]).tensor_bytes == row["bytes"]
     assert len(list(rank_tensors(profile, layout))) == row["tensors"]
     assert profile.default_max_model_len == row["max_model_len"]
-    assert profile.layers[0].attention.sliding_window == row["sliding_window"]
+    assert attention_of(profile).sliding_window == row["sliding_window"]
 
 
 @pytest.mark.parametrize(

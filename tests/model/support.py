@@ -11,7 +11,7 @@ from typing import Any
 
 from stowage.model.architectures import stored_tensors
 from stowage.model.config_json import read_profile
-from stowage.model.profile import ModelProfile
+from stowage.model.profile import AttentionProfile, ModelProfile
 from stowage_runtime.contract import CheckpointSummary, summarize
 
 MODELS = Path(__file__).parents[1] / "fixtures" / "models"
@@ -54,6 +54,13 @@ def profile_of(config: Mapping[str, Any], **changes: Any) -> ModelProfile:
 def published(folder: str) -> ModelProfile:
     """Read the profile of a fixture."""
     return profile_of(config_of(folder))
+
+
+def attention_of(profile: ModelProfile, layer: int = 0) -> AttentionProfile:
+    """Give the attention of a layer that must have one."""
+    attention = profile.layers[layer].attention
+    assert attention is not None
+    return attention
 
 
 def headers_of(profile: ModelProfile, dtype: str = "BF16") -> dict[str, tuple[str, tuple[int, ...]]]:

@@ -8,7 +8,8 @@ import pytest
 
 from stowage.api.refusal import Refusal
 from stowage.model.config_json import read_profile
-from tests.model.support import TINY, config_of, profile_of, published, summary_of
+from stowage.model.profile import MlpProfile
+from tests.model.support import TINY, attention_of, config_of, profile_of, published, summary_of
 
 
 def refused(config: dict[str, Any]) -> Refusal:
@@ -40,7 +41,7 @@ def test_published_shapes_are_read(
     folder: str, heads: int, kv_heads: int, head_dim: int, layers: int, context: int
 ) -> None:
     profile = published(folder)
-    attention = profile.layers[0].attention
+    attention = attention_of(profile)
     assert (attention.num_heads, attention.num_kv_heads, attention.head_dim) == (heads, kv_heads, head_dim)
     assert profile.num_layers == layers
     assert profile.max_model_len == context
@@ -58,27 +59,29 @@ def test_published_shapes_are_read(
 )
 def test_family_traits_are_read(folder: str, qkv_bias: bool, qk_norm: bool, tied: bool) -> None:
     profile = published(folder)
-    attention = profile.layers[0].attention
+    attention = attention_of(profile)
     assert (attention.qkv_bias, attention.qk_norm) == (qkv_bias, qk_norm)
     assert attention.output_bias is False
     assert profile.tie_word_embeddings is tied
 
 
 def test_llama_biases_come_from_the_configuration() -> None:
-    attention = profile_of(TINY, attention_bias=True).layers[0].attention
+    attention = attention_of(profile_of(TINY, attention_bias=True))
     assert (attention.qkv_bias, attention.output_bias) == (True, True)
-    attention = profile_of(TINY, attention_bias=True, qkv_bias=False).layers[0].attention
+    attention = attention_of(profile_of(TINY, attention_bias=True, qkv_bias=False))
     assert (attention.qkv_bias, attention.output_bias) == (False, True)
-    assert profile_of(TINY, mlp_bias=True).layers[0].mlp.bias
+    feed_forward = profile_of(TINY, mlp_bias=True).layers[0].feed_forward
+    assert isinstance(feed_forward, MlpProfile)
+    assert feed_forward.bias
 
 
 def test_absent_fields_take_the_defaults_of_the_family() -> None:
     qwen = {k: v for k, v in TINY.items() if k != "num_key_value_heads"}
     qwen |= {"architectures": ["Qwen3ForCausalLM"], "num_attention_heads": 32}
-    attention = profile_of(qwen).layers[0].attention
+    attention = attention_of(profile_of(qwen))
     assert (attention.num_kv_heads, attention.head_dim) == (32, 128)
     mistral = {**TINY, "architectures": ["MistralForCausalLM"], "model_type": "mistral"}
-    assert profile_of(mistral).layers[0].attention.sliding_window == 4096
+    assert attention_of(profile_of(mistral)).sliding_window == 4096
 
 
 @pytest.mark.parametrize(
@@ -123,7 +126,7 @@ def test_absent_fields_take_the_defaults_of_the_family() -> None:
     ],
 )
 def test_sliding_windows(changes: dict[str, Any], window: int | None) -> None:
-    assert profile_of(TINY, **changes).layers[0].attention.sliding_window == window
+    assert attention_of(profile_of(TINY, **changes)).sliding_window == window
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ from stowage.memory.estimates import (
     gathered_bytes_per_logit,
     sampler_bytes_per_logit,
 )
+from stowage.memory.layout import RankLayout
 from stowage.memory.setting import Setting
-from stowage.memory.weights import RankLayout
 from stowage.model.profile import ModelProfile
 
 
@@ -43,7 +43,9 @@ def _layer_bytes(setting: Setting) -> float:
 
 @lru_cache(maxsize=256)
 def _widest_mlp(profile: ModelProfile) -> int:
-    return max(layer.mlp.intermediate_size for layer in profile.layers)
+    return max(
+        (layer.feed_forward.intermediate_size for layer in profile.layers if layer.feed_forward), default=0
+    )
 
 
 def _sampler_bytes(setting: Setting) -> Estimate:

@@ -13,7 +13,7 @@ from stowage.api.refusal import Refusal
 from stowage.memory.device import DeviceMemory
 from stowage.memory.shape import EngineShape
 from stowage.model.dtype import element_type
-from stowage.model.profile import LayerProfile, ModelProfile
+from stowage.model.profile import AttentionProfile, LayerProfile, ModelProfile, StateProfile
 
 _MAX_SUGGESTED_RANKS = 16
 
@@ -65,13 +65,16 @@ def _indivisible(profile: ModelProfile, tp: int) -> str | None:
 
 
 def _indivisible_layer(layer: LayerProfile, tp: int) -> str | None:
-    heads, kv_heads = layer.attention.num_heads, layer.attention.num_kv_heads
-    if heads % tp:
-        return f"TP {tp} does not divide the {heads} attention heads."
-    if kv_heads % tp and tp % kv_heads:
-        return f"TP {tp} neither divides the {kv_heads} key/value heads nor is a multiple of them."
-    if layer.mlp.intermediate_size % tp:
-        return f"TP {tp} does not divide the feed-forward size of {layer.mlp.intermediate_size}."
+    for mixer in layer.mixers:
+        if isinstance(mixer, StateProfile):
+            continue
+        if mixer.num_heads % tp:
+            return f"TP {tp} does not divide the {mixer.num_heads} attention heads."
+        if isinstance(mixer, AttentionProfile) and mixer.num_kv_heads % tp and tp % mixer.num_kv_heads:
+            heads = mixer.num_kv_heads
+            return f"TP {tp} neither divides the {heads} key/value heads nor is a multiple of them."
+    if layer.feed_forward is not None and layer.feed_forward.intermediate_size % tp:
+        return f"TP {tp} does not divide the feed-forward size of {layer.feed_forward.intermediate_size}."
     return None
 
 

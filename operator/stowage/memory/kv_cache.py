@@ -63,6 +63,8 @@ class KvGroup:
 def kv_layer(layer: LayerProfile, tensor_parallel_size: int) -> KvLayer:
     """Give the cache specification of a layer on one rank."""
     attention = layer.attention
+    if attention is None:
+        raise NotImplementedError("layers without attention")
     return KvLayer(
         num_kv_heads=kv_heads_on_rank(attention.num_kv_heads, tensor_parallel_size),
         key_dim=attention.head_dim,

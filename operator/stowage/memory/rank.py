@@ -14,6 +14,7 @@ from stowage.memory.allocator import AllocatedBytes
 from stowage.memory.cuda_graphs import graph_bytes
 from stowage.memory.estimates import NOTHING, Estimate, host_overhead_bytes
 from stowage.memory.kv_cache import KvGroup, KvPool, group_layers, kv_layer
+from stowage.memory.layout import RankLayout
 from stowage.memory.pipeline import stage_layers
 from stowage.memory.residents import (
     block_table_bytes,
@@ -22,7 +23,7 @@ from stowage.memory.residents import (
     sampler_state_bytes,
 )
 from stowage.memory.setting import Setting
-from stowage.memory.weights import RankLayout, rank_weights
+from stowage.memory.weights import rank_weights
 from stowage.model.profile import ModelProfile
 
 
@@ -61,7 +62,13 @@ class RankTerms:
 def rank_terms(setting: Setting, stage: int) -> RankTerms:
     """Work out the terms of the ranks of one pipeline stage; all ranks of a stage hold the same amount."""
     shape, version = setting.shape, setting.version
-    layout = RankLayout(shape.tensor_parallel_size, shape.pipeline_parallel_size, stage)
+    layout = RankLayout(
+        shape.tensor_parallel_size,
+        shape.pipeline_parallel_size,
+        stage,
+        shape.data_parallel_size,
+        shape.enable_expert_parallel,
+    )
     weights = rank_weights(setting.profile, layout, setting.dtype, version.allocator_split_limit_bytes)
     counts_segments = version.equation == "total-consumed" and not setting.device.is_cpu
     slack = weights.segment_bytes - weights.block_bytes if counts_segments else 0

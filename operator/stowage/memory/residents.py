@@ -16,9 +16,9 @@ from stowage.memory.estimates import (
     non_torch_growth_bytes,
     v2_state_bytes_per_logit,
 )
+from stowage.memory.layout import RankLayout
 from stowage.memory.setting import Setting
 from stowage.memory.shape import EngineShape
-from stowage.memory.weights import RankLayout
 
 
 def sampler_state_bytes(setting: Setting, layout: RankLayout) -> int:

@@ -1,43 +1,23 @@
 """Weights and buffers of one rank, exact to the byte.
 
-Works from the tensor list of the profile's architecture and the sharding rules; it knows no architecture
-itself. Results are cached, since the planner asks for the same few layouts thousands of times.
+Works from the tensor lists of the profile and the sharding rules; it knows no architecture itself. Results
+are cached, since the planner asks for the same few layouts thousands of times.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 
 from stowage.memory.allocator import AllocatedBytes, allocate
+from stowage.memory.layout import RankLayout
 from stowage.memory.pipeline import stage_layers
 from stowage.memory.sharding import rank_elements, rank_shape
-from stowage.model.architectures import ARCHITECTURES
 from stowage.model.dtype import ELEMENT_BYTES
 from stowage.model.profile import ModelProfile
 from stowage.model.tensors import ParameterTensor, Place
-
-
-@dataclass(frozen=True, slots=True)
-class RankLayout:
-    """Where a rank stands: the parallel sizes and its pipeline stage, counted from 0."""
-
-    tensor_parallel_size: int
-    pipeline_parallel_size: int
-    stage: int
-
-    @property
-    def is_first(self) -> bool:
-        """Whether this is the first pipeline stage."""
-        return self.stage == 0
-
-    @property
-    def is_last(self) -> bool:
-        """Whether this is the last pipeline stage."""
-        return self.stage == self.pipeline_parallel_size - 1
 
 
 @lru_cache(maxsize=4096)
@@ -48,19 +28,18 @@ def rank_weights(
     sizes: Counter[int] = Counter()
     for tensor, number in _distinct_tensors(profile, layout):
         element_bytes = tensor.element_bytes or ELEMENT_BYTES[dtype]
-        sizes[rank_elements(tensor, layout.tensor_parallel_size) * element_bytes] += number
+        sizes[rank_elements(tensor, layout) * element_bytes] += number
     return allocate(sizes.items(), split_limit_bytes)
 
 
 def rank_tensors(profile: ModelProfile, layout: RankLayout) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Give name and shape of every tensor on a rank, under the engine's names."""
-    architecture = ARCHITECTURES[profile.architecture]
-    for tensor in architecture.outer_tensors(profile):
+    for tensor in profile.outer_tensors:
         if _is_here(tensor, layout):
-            yield tensor.name, rank_shape(tensor, layout.tensor_parallel_size)
+            yield tensor.name, rank_shape(tensor, layout)
     for number in stage_layers(profile.num_layers, layout.pipeline_parallel_size)[layout.stage]:
-        for tensor in architecture.layer_tensors(profile.layers[number], profile.hidden_size):
-            yield tensor.name.format(number), rank_shape(tensor, layout.tensor_parallel_size)
+        for tensor in profile.layers[number].tensors:
+            yield tensor.name.format(number), rank_shape(tensor, layout)
 
 
 def unsharded_parameter_bytes(profile: ModelProfile) -> int:
@@ -73,13 +52,12 @@ def unsharded_parameter_bytes(profile: ModelProfile) -> int:
 
 
 def _distinct_tensors(profile: ModelProfile, layout: RankLayout) -> Iterator[tuple[ParameterTensor, int]]:
-    architecture = ARCHITECTURES[profile.architecture]
-    for tensor in architecture.outer_tensors(profile):
+    for tensor in profile.outer_tensors:
         if _is_here(tensor, layout):
             yield tensor, 1
     here = stage_layers(profile.num_layers, layout.pipeline_parallel_size)[layout.stage]
     for layer, number in Counter(profile.layers[here.start : here.stop]).items():
-        for tensor in architecture.layer_tensors(layer, profile.hidden_size):
+        for tensor in layer.tensors:
             yield tensor, number
 
 

@@ -75,3 +75,24 @@ def mapping(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise BadField(f"config.json says {name}: {_shown(value)}; it must be an object.")
     return value
+
+
+def refuse_features(config: Mapping[str, Any], *names: str) -> None:
+    """Raise UnsupportedFeature for features that change memory or meaning and that a family does not model."""
+    found = next((name for name in names if config.get(name)), None)
+    if config.get("is_causal") is False:
+        found = "bidirectional attention (is_causal: false)"
+    activation = word(config, "hidden_act")
+    if activation not in (None, "silu"):
+        found = f"hidden_act {activation}"
+    if found is not None:
+        raise UnsupportedFeature(f"A model of this family with {found} is not supported by this version.")
+
+
+def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Give the part that describes the language model, where config.json nests it (vLLM's get_text_config)."""
+    for name in ("text_config", "llm_config", "language_config"):
+        if isinstance(config.get(name), Mapping):
+            return mapping(config, name)
+    thinker = config.get("thinker_config")
+    return text_config(thinker) if isinstance(thinker, Mapping) else config

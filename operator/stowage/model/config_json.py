@@ -15,11 +15,10 @@ from stowage.api.reasons import Reason
 from stowage.api.refusal import Refusal
 from stowage.model.architectures import ARCHITECTURES
 from stowage.model.checkpoint import compare
-from stowage.model.config_fields import BadField, UnsupportedFeature, count, flag, word
+from stowage.model.config_fields import BadField, UnsupportedFeature, text_config, word
 from stowage.model.dtype import element_type
 from stowage.model.profile import ModelProfile
 from stowage.model.quantization import quantization_refusal
-from stowage.model.rope import read_rope
 from stowage_runtime.contract import CheckpointSummary
 
 _SUPPORTED = ", ".join(sorted(ARCHITECTURES))
@@ -54,63 +53,49 @@ def _unsupported(config: Mapping[str, Any]) -> Refusal | None:
             Reason.INVALID_MODEL_CONFIG, message, "Add the field, as in the model's own repository."
         )
     name = architectures[0]
-    if name not in ARCHITECTURES:
-        message = f"The architecture {name} is not supported by this version."
-        return Refusal(Reason.UNSUPPORTED_ARCHITECTURE, message, f"Supported are {_SUPPORTED}.")
-    odd = _odd_feature(config)
-    if odd is None:
+    if name in ARCHITECTURES:
         return None
-    message = f"{name} with {odd} is not supported by this version."
-    return Refusal(Reason.UNSUPPORTED_ARCHITECTURE, message, "Use a plain text model of this family.")
-
-
-def _odd_feature(config: Mapping[str, Any]) -> str | None:
-    """Name a feature that changes memory or meaning and that this layer does not model."""
-    if config.get("is_causal") is False:
-        return "bidirectional attention (is_causal: false)"
-    for name in (
-        "dual_chunk_attention_config",
-        "text_config",
-        "vision_config",
-        "num_experts",
-        "num_local_experts",
-    ):
-        if config.get(name):
-            return name
-    activation = word(config, "hidden_act")
-    return None if activation in (None, "silu") else f"hidden_act {activation}"
+    message = f"The architecture {name} is not supported by this version."
+    return Refusal(Reason.UNSUPPORTED_ARCHITECTURE, message, f"Supported are {_SUPPORTED}.")
 
 
 def _profile(summary: CheckpointSummary) -> ModelProfile:
     config = summary.config
     architecture = config["architectures"][0]
-    layers = ARCHITECTURES[architecture].read_layers(config)
-    rope = read_rope(config, layers[0].attention.head_dim)
+    anatomy = ARCHITECTURES[architecture](config)
     stored = _stored_dtype(summary)
     return ModelProfile(
         source=summary.source,
         revision=summary.revision or "",
         architecture=architecture,
         model_type=word(config, "model_type") or "",
-        hidden_size=count(config, "hidden_size"),
-        vocab_size=count(config, "vocab_size"),
-        layers=layers,
-        tie_word_embeddings=flag(config, "tie_word_embeddings"),
+        hidden_size=anatomy.hidden_size,
+        vocab_size=anatomy.vocab_size,
+        layers=anatomy.layers,
+        outer_tensors=anatomy.outer_tensors,
+        tie_word_embeddings=anatomy.tie_word_embeddings,
         dtype=_run_dtype(config, stored),
         checkpoint_dtype=stored,
-        max_model_len=rope.max_model_len,
-        default_max_model_len=rope.default_max_model_len,
-        rope=(rope.cache,),
+        max_model_len=anatomy.rope.max_model_len,
+        default_max_model_len=anatomy.rope.default_max_model_len,
+        rope=(anatomy.rope.cache,),
+        draft_layers=anatomy.draft_layers,
+        encoders=anatomy.encoders,
         checkpoint_bytes=summary.total_bytes if summary.tensors else None,
-        notes=(rope.note,) if rope.note else (),
+        notes=(*((anatomy.rope.note,) if anatomy.rope.note else ()), *anatomy.notes),
     )
 
 
 def _declared_dtype(config: Mapping[str, Any]) -> str | None:
-    name = "dtype" if config.get("dtype") is not None else "torch_dtype"
-    spelling = word(config, name)
-    if spelling is None:
-        return None
+    for part in (config, text_config(config)):
+        for name in ("dtype", "torch_dtype"):
+            spelling = word(part, name)
+            if spelling is not None:
+                return _known_dtype(name, spelling)
+    return None
+
+
+def _known_dtype(name: str, spelling: str) -> str:
     known = element_type(spelling)
     if known is None:
         raise BadField(f"config.json says {name}: {spelling!r}; it must be bfloat16, float16 or float32.")

@@ -1,8 +1,8 @@
 """The vocabulary for tensors: what one is made of, how ranks split it, which pipeline stages hold it.
 
-Builders (one per kind of architecture) write tensor lists in these terms; what a rank then holds is worked
-out in `stowage.memory`. New layouts (experts, latent attention, packed weights) are added as new rules
-here, never as special cases elsewhere.
+Builders (one per family of architectures) write tensor lists in these terms; what a rank then holds is
+worked out in `stowage.memory`. New ways to split are added as new rules here, never as special cases
+elsewhere.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from enum import Enum
 
 
 class Shard(Enum):
-    """How tensor-parallel ranks split a tensor."""
+    """How ranks split a tensor: tensor-parallel ranks, or expert-parallel ones where experts are whole."""
 
     REPLICATED = "every rank holds it whole"
     COLUMNS = "dimension 0 is divided"
     ROWS = "dimension 1 is divided"
     HEADS = "query heads are divided; key and value heads too, or replicated where there are fewer than ranks"
     VOCABULARY = "dimension 0 is padded to a multiple of 64, then divided"
+    EXPERT_COLUMNS = "experts × out × in: out is divided, or experts are under expert parallelism"
+    EXPERT_ROWS = "experts × out × in: in is divided, or experts are under expert parallelism"
+    EXPERTS = "dimension 0 counts experts: whole, or divided under expert parallelism"
 
 
 class Place(Enum):
@@ -40,12 +43,65 @@ class StoredTensor:
 
 
 @dataclass(frozen=True, slots=True)
+class QkvHeads:
+    """What a fused query/key/value projection is made of, for the rule HEADS.
+
+    `query_factor` is 2 where each query head comes with a gate of its size.
+    """
+
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    value_dim: int
+    query_factor: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """A quantised layout of weights, in the terms of its checkpoint.
+
+    `method` is the engine's name (`fp8`, `awq`, `gptq`, `compressed-tensors`, `modelopt`, `mxfp4`,
+    `bitsandbytes` …), `weight` the number format ("fp8", "int8", "int4", "nvfp4", "mxfp4", "mxfp8", "nf4"),
+    `strategy` what shares a scale ("tensor", "channel", "group", "block"). `group_size` counts input
+    elements that share a scale, `block` rows × columns. `activation` is the format of the other operand
+    ("fp8", "int8", "nvfp4" …), None where activations stay 16-bit; `static_activation`: its scale is stored.
+    """
+
+    method: str
+    weight: str
+    strategy: str
+    group_size: int | None = None
+    block: tuple[int, int] | None = None
+    zero_point: bool = False
+    act_order: bool = False
+    activation: str | None = None
+    static_activation: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Linear:
+    """The part of a tensor's description that quantisation looks at: it is the weight of a linear layer.
+
+    `module` is the layer's name in the engine and `parts` the checkpoint's modules fused in it (`{}` for the
+    layer's number), with `out_sizes` rows each, undivided. `role` is "linear", "experts" (dimension 0 counts
+    experts; `parts` then hold a second `{}` for the expert where the checkpoint keeps experts apart),
+    "router" or "head". `scheme` is what the checkpoint stores it in, None for plain floating point.
+    """
+
+    module: str
+    parts: tuple[str, ...]
+    out_sizes: tuple[int, ...]
+    role: str = "linear"
+    scheme: Scheme | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class ParameterTensor:
     """One tensor of the engine's model, undivided.
 
-    `heads` is (query heads, key/value heads, head size) for the rule HEADS. `element_bytes` None means the
-    dtype that the model runs in. `stored` lists the checkpoint tensors that it is made of (empty: a
-    buffer).
+    `heads` belongs to the rule HEADS. `element_bytes` None means the dtype that the model runs in. `stored`
+    lists the checkpoint tensors that it is made of (empty: a buffer). `linear` is set on weights that a
+    quantised checkpoint may store differently.
     """
 
     name: str
@@ -53,5 +109,6 @@ class ParameterTensor:
     shard: Shard
     place: Place
     stored: tuple[StoredTensor, ...] = ()
-    heads: tuple[int, int, int] | None = None
+    heads: QkvHeads | None = None
     element_bytes: int | None = None
+    linear: Linear | None = None

@@ -11,10 +11,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
-from stowage.model.config_fields import BadField, UnsupportedFeature, count, flag
+from stowage.model.anatomy import Anatomy
+from stowage.model.blocks import (
+    Tensors,
+    attention_output,
+    cache_scales,
+    embedding_and_head,
+    gated_mlp,
+    head_norms,
+    qkv_linear,
+    rope_tables,
+    whole,
+)
+from stowage.model.config_fields import BadField, UnsupportedFeature, count, flag, refuse_features
 from stowage.model.profile import AttentionProfile, LayerProfile, MlpProfile
+from stowage.model.rope import read_rope
+from stowage.model.tensors import Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +64,49 @@ FAMILIES: Final[Mapping[str, DenseFamily]] = {
 }
 
 
-def read_dense_layers(config: Mapping[str, Any], family: DenseFamily) -> tuple[LayerProfile, ...]:
-    """Build the decoder layers; raises BadField for missing, wrong or not supported values."""
-    layer = LayerProfile(attention=_attention(config, family), mlp=_mlp(config, family))
-    return (layer,) * count(config, "num_hidden_layers")
+_NOT_DENSE: Final = ("dual_chunk_attention_config", "text_config", "vision_config", "num_experts")
+
+
+def read_dense(config: Mapping[str, Any], family: DenseFamily) -> Anatomy:
+    """Read one model of these families; raises BadField for missing, wrong or not supported values."""
+    refuse_features(config, *_NOT_DENSE, "num_local_experts")
+    hidden_size, vocab_size = count(config, "hidden_size"), count(config, "vocab_size")
+    attention, mlp = _attention(config, family), _mlp(config, family)
+    layer = LayerProfile((attention,), mlp, _layer_tensors(attention, mlp, hidden_size, family))
+    rope, tied = read_rope(config, attention.head_dim), flag(config, "tie_word_embeddings")
+    return Anatomy(
+        hidden_size=hidden_size,
+        vocab_size=vocab_size,
+        layers=(layer,) * count(config, "num_hidden_layers"),
+        outer_tensors=(
+            *embedding_and_head(vocab_size, hidden_size, tied=tied),
+            whole("model.norm.weight", (hidden_size,), place=Place.LAST),
+            *rope_tables(rope.cache),
+        ),
+        tie_word_embeddings=tied,
+        rope=rope,
+    )
+
+
+READERS: Final = {name: partial(read_dense, family=family) for name, family in FAMILIES.items()}
+"""The architectures of this file and their readers."""
+
+
+def _layer_tensors(
+    attention: AttentionProfile, mlp: MlpProfile, hidden_size: int, family: DenseFamily
+) -> Tensors:
+    prefix, fused = "model.layers.{}", family.fused_checkpoint
+    qkv = ("qkv_proj",) if fused else ("q_proj", "k_proj", "v_proj")
+    gate_up = ("gate_up_proj",) if fused else ("gate_proj", "up_proj")
+    return (
+        *qkv_linear(f"{prefix}.self_attn", attention, hidden_size, parts=qkv),
+        *attention_output(f"{prefix}.self_attn", attention, hidden_size),
+        *head_norms(f"{prefix}.self_attn", attention),
+        *gated_mlp(f"{prefix}.mlp", mlp, hidden_size, parts=gate_up),
+        whole(f"{prefix}.input_layernorm.weight", (hidden_size,)),
+        whole(f"{prefix}.post_attention_layernorm.weight", (hidden_size,)),
+        *cache_scales(f"{prefix}.self_attn.attn"),
+    )
 
 
 def _attention(config: Mapping[str, Any], family: DenseFamily) -> AttentionProfile:

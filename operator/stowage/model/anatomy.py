@@ -1,0 +1,28 @@
+"""What a family of architectures reads out of config.json: the parts that a profile is put together from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stowage.model.profile import EncoderProfile, LayerProfile
+from stowage.model.rope import Rope
+from stowage.model.tensors import ParameterTensor
+
+
+@dataclass(frozen=True, slots=True)
+class Anatomy:
+    """The decoder's layers, the tensors outside of them, and the context that the rotary embedding allows.
+
+    `draft_layers` are layers of the checkpoint that only speculative decoding loads (multi-token
+    prediction). `encoders` are vision and audio towers; their tensors are among `outer_tensors`.
+    """
+
+    hidden_size: int
+    vocab_size: int
+    layers: tuple[LayerProfile, ...]
+    outer_tensors: tuple[ParameterTensor, ...]
+    tie_word_embeddings: bool
+    rope: Rope
+    draft_layers: tuple[LayerProfile, ...] = ()
+    encoders: tuple[EncoderProfile, ...] = ()
+    notes: tuple[str, ...] = ()
