@@ -11,25 +11,39 @@ import pytest
 from stowage.memory.layout import RankLayout
 from stowage.memory.weights import rank_tensors, rank_weights, unsharded_parameter_bytes
 from tests.memory.support import GIB
-from tests.model.support import TINY, attention_of, profile_of, published
+from tests.model.support import TINY, config_of, profile_of, published
 
-GOLDEN = json.loads((Path(__file__).parent / "oracle" / "golden.json").read_text(encoding="utf-8"))
+GOLDEN = [
+    (path.stem, row)
+    for path in sorted((Path(__file__).parent / "oracle" / "golden").glob("*.json"))
+    for row in json.loads(path.read_text(encoding="utf-8"))
+]
 
 
-def _golden_id(row: dict[str, Any]) -> str:
+def _golden_id(model: str, row: dict[str, Any]) -> str:
     sizes = f"tp{row['tensor_parallel_size']} pp{row['pipeline_parallel_size']}"
-    return f"{row['model']} {sizes} stage {row['stage']}"
+    flags = [flag for flag in ("expert_parallel", "without_quantization") if row[flag]]
+    return " ".join((model, sizes, f"stage {row['stage']}", *flags))
 
 
-@pytest.mark.parametrize("row", GOLDEN, ids=_golden_id)
-def test_a_rank_holds_what_vllm_itself_creates(row: dict[str, Any]) -> None:
-    profile = published(row["model"])
-    layout = RankLayout(row["tensor_parallel_size"], row["pipeline_parallel_size"], row["stage"])
+@pytest.mark.parametrize(
+    ("model", "row"), [pytest.param(model, row, id=_golden_id(model, row)) for model, row in GOLDEN]
+)
+def test_a_rank_holds_what_vllm_itself_creates(model: str, row: dict[str, Any]) -> None:
+    config = config_of(model)
+    if row["without_quantization"]:
+        config.pop("quantization_config")
+    profile = profile_of(config)
+    layout = RankLayout(
+        row["tensor_parallel_size"],
+        row["pipeline_parallel_size"],
+        row["stage"],
+        expert_parallel=row["expert_parallel"],
+    )
     assert profile.dtype == row["dtype"]
     assert rank_weights(profile, layout, row["dtype"]).tensor_bytes == row["bytes"]
     assert len(list(rank_tensors(profile, layout))) == row["tensors"]
     assert profile.default_max_model_len == row["max_model_len"]
-    assert attention_of(profile).sliding_window == row["sliding_window"]
 
 
 @pytest.mark.parametrize(

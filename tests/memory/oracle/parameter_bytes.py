@@ -2,10 +2,10 @@
 
 Run in an environment with vLLM's CPU build, never in the project's own; it imports nothing from this project:
 
-    python parameter_bytes.py FOLDER TENSOR_PARALLEL PIPELINE_PARALLEL RANK
+    python parameter_bytes.py FOLDER '{"tensor_parallel_size": 2, "stage": 0}' [--names]
 
-FOLDER holds a config.json. The model is built on torch's meta device inside a pretended process group, and one line
-of JSON is printed. `golden.json` beside this file holds such lines with the version that made them.
+FOLDER holds a config.json. The model is built on torch's meta device inside a pretended process group, and one
+line of JSON is printed; `--names` prints every tensor before it. `regenerate.py` keeps such lines in `golden/`.
 """
 
 # mypy: ignore-errors
@@ -31,7 +31,10 @@ from vllm.model_executor.model_loader.utils import initialize_model
 from vllm.utils.torch_utils import set_default_torch_dtype
 
 
-def main(folder: str, tp: int, pp: int, rank: int) -> None:
+def main(folder: str, layout: dict, names: bool) -> None:
+    tp, pp = layout.get("tensor_parallel_size", 1), layout.get("pipeline_parallel_size", 1)
+    stage = layout.get("stage", 0)
+    overrides = {"quantization_config": None} if layout.get("without_quantization") else {}
     arguments = EngineArgs(
         model=folder,
         load_format="dummy",
@@ -39,23 +42,24 @@ def main(folder: str, tp: int, pp: int, rank: int) -> None:
         enforce_eager=True,
         tensor_parallel_size=tp,
         pipeline_parallel_size=pp,
+        enable_expert_parallel=layout.get("expert_parallel", False),
         distributed_executor_backend="mp" if tp * pp > 1 else None,
         kv_cache_memory_bytes=1 << 30,
+        hf_overrides=overrides,
     )
     config = arguments.create_engine_config()
-    pretend_process_group(tp * pp, rank)
+    pretend_process_group(tp * pp, stage * tp)
     with set_current_vllm_config(config):
-        parallel_state.init_distributed_environment(tp * pp, rank, "tcp://127.0.0.1:1", 0, "gloo")
+        parallel_state.init_distributed_environment(tp * pp, stage * tp, "tcp://127.0.0.1:1", 0, "gloo")
         parallel_state.initialize_model_parallel(tp, pp)
         with set_default_torch_dtype(config.model_config.dtype), torch.device("meta"):
             model = initialize_model(config)
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    if names:
+        for name, tensor in tensors.items():
+            print(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
     answer = {
         "vllm": __version__,
-        "model": os.path.basename(os.path.normpath(folder)),
-        "tensor_parallel_size": tp,
-        "pipeline_parallel_size": pp,
-        "stage": rank // tp,
         "tensors": len(tensors),
         "bytes": sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()),
         "dtype": str(config.model_config.dtype).removeprefix("torch."),
@@ -76,4 +80,4 @@ def pretend_process_group(world_size: int, rank: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *(int(argument) for argument in sys.argv[2:5]))
+    main(sys.argv[1], json.loads(sys.argv[2]), "--names" in sys.argv)

@@ -1,0 +1,67 @@
+"""Ask vLLM's own code again for every golden value, or add layouts of a model: `make golden`.
+
+    python tests/memory/oracle/regenerate.py [MODEL ...] [--add LAYOUT_JSON ...]
+
+A file `golden/MODEL.json` is a list of layouts with what vLLM creates for each; MODEL is a folder of
+`tests/fixtures/models`. Without arguments all files are made anew. STOWAGE_VLLM_ENV names an environment with
+vLLM's CPU build (`make vllm-env` prints it).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+_HERE = Path(__file__).parent
+_GOLDEN = _HERE / "golden"
+_MODELS = _HERE.parents[1] / "fixtures" / "models"
+_LAYOUT: dict[str, Any] = {
+    "tensor_parallel_size": 1,
+    "pipeline_parallel_size": 1,
+    "stage": 0,
+    "expert_parallel": False,
+    "without_quantization": False,
+}
+
+
+def main() -> int:
+    """Regenerate the asked files; exit code 1 where vLLM refuses a layout."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", nargs="*", help="folders of tests/fixtures/models; all that have a file")
+    parser.add_argument(
+        "--add", action="append", default=[], help='a layout like {"tensor_parallel_size": 2}'
+    )
+    options = parser.parse_args()
+    python = Path(os.environ["STOWAGE_VLLM_ENV"]) / "bin" / "python"
+    failures = 0
+    for model in options.models or sorted(path.stem for path in _GOLDEN.glob("*.json")):
+        path = _GOLDEN / f"{model}.json"
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+        layouts = [{key: row.get(key, default) for key, default in _LAYOUT.items()} for row in known]
+        added = [{**_LAYOUT, **json.loads(text)} for text in options.add]
+        rows = [row for row in known if added] + [
+            answer for layout in added or layouts if (answer := _ask(python, model, layout)) is not None
+        ]
+        failures += len(layouts if not added else layouts + added) - len(rows)
+        path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    return 1 if failures else 0
+
+
+def _ask(python: Path, model: str, layout: dict[str, Any]) -> dict[str, Any] | None:
+    command = [str(python), str(_HERE / "parameter_bytes.py"), str(_MODELS / model), json.dumps(layout)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        print(f"{model} {layout}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+        return None
+    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    print(f"{model} {layout}: {answer['bytes']:,} bytes in {answer['tensors']} tensors", flush=True)
+    return {**layout, **answer}
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
