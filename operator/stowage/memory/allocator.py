@@ -29,6 +29,14 @@ class AllocatedBytes:
     block_bytes: int
     segment_bytes: int
 
+    def plus(self, number_of_bytes: int) -> AllocatedBytes:
+        """Add bytes that lie in tensors too many and too small for rounding to matter."""
+        return AllocatedBytes(
+            self.tensor_bytes + number_of_bytes,
+            self.block_bytes + number_of_bytes,
+            self.segment_bytes + number_of_bytes,
+        )
+
 
 def block_bytes(tensor_bytes: int, split_limit_bytes: int | None) -> int:
     """Give the allocator block of a fresh tensor; `split_limit_bytes` None means that no limit is set."""

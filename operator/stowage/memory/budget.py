@@ -16,7 +16,7 @@ from stowage.memory.band import Band
 from stowage.memory.batch_limits import default_batch_limits
 from stowage.memory.constraints import check_shape
 from stowage.memory.device import DeviceMemory
-from stowage.memory.engine_version import EngineVersion
+from stowage.memory.engine_version import EngineVersion, engine_on
 from stowage.memory.kv_budget import KvBudget, kv_budget
 from stowage.memory.ledger import Ledger
 from stowage.memory.margins import margins
@@ -56,7 +56,7 @@ def rank_ledgers(
     profile: ModelProfile, shape: EngineShape, device: DeviceMemory, version: EngineVersion
 ) -> tuple[Ledger, ...] | Refusal:
     """Give one ledger for each pipeline stage, as its ranks are alike; all carry the smallest block count."""
-    setting = Setting(profile, shape, device, version)
+    setting = Setting(profile, shape, device, _on(version, device))
     refusal = check_shape(profile, shape, device) or _check_kv_dtype(setting)
     if refusal is not None:
         return refusal
@@ -83,6 +83,10 @@ def largest_max_num_seqs(
         middle = (low + high + 1) // 2
         low, high = (middle, high) if fits(middle) else (low, middle - 1)
     return low
+
+
+def _on(version: EngineVersion, device: DeviceMemory) -> EngineVersion:
+    return version if device.is_cpu else engine_on(version, device.compute_capability)
 
 
 def _check_kv_dtype(setting: Setting) -> Refusal | None:

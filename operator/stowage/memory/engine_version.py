@@ -29,6 +29,9 @@ Release = tuple[int, int, int]
 class EngineVersion:
     """Memory accounting of one vLLM release.
 
+    `engine` is "V1", or "V0" for the engine before it, which releases up to 0.10 fall back to on devices
+    below `v1_compute_capability`.
+
     `equation` names how the KV bytes come about ("device-used", "torch-peak", "total-consumed", see
     budget.py), `snapshot` what the first memory snapshot leaves out of the budget ("device": nothing,
     "before-nccl", "after-nccl"). `graphs_subtracted`: the CUDA-graph estimate comes out of the budget.
@@ -38,6 +41,7 @@ class EngineVersion:
     """
 
     version: str
+    engine: str
     equation: str
     default_gpu_memory_utilization: float
     graphs_subtracted: bool
@@ -51,6 +55,7 @@ class EngineVersion:
     window_batches_in_flight: str
     allocator_split_limit_bytes: int | None
     sampler: str
+    v1_compute_capability: tuple[int, int]
     small_defaults_on_a100: bool
     largest_defaults_from_bytes: int | None
     assumed_from: str | None = None
@@ -84,8 +89,11 @@ def newest_engine_version() -> str:
 
 
 @lru_cache(maxsize=256)
-def engine_version(name: str) -> EngineVersion | Refusal:
-    """Look a release up by its version string; a leading v and suffixes like .post1 or rc1 are understood."""
+def engine_version(name: str, engine: str | None = None) -> EngineVersion | Refusal:
+    """Look a release up by its version string; a leading v and suffixes like .post1 or rc1 are understood.
+
+    `engine` asks for "V0" or "V1" where a release has both; None: what the release starts by default.
+    """
     table = _table()
     wanted, oldest, newest = _release(name), _release(table["oldest"]), _release(table["newest"])
     if wanted is None or oldest is None or newest is None:
@@ -101,7 +109,18 @@ def engine_version(name: str) -> EngineVersion | Refusal:
         since = _release(change["since"])
         if since is not None and since <= wanted:
             state.update(change["set"])
+    state["engine"] = engine or state["engine"]
+    if state["engine"] == "V0":
+        state.update(table["v0"]["set"])
     return _version(name.removeprefix("v"), state, table["newest"] if wanted > newest else None)
+
+
+def engine_on(version: EngineVersion, compute_capability: tuple[int, int]) -> EngineVersion:
+    """Give the version as it behaves on a device: older releases fall back to V0 on old GPUs."""
+    if version.engine == "V0" or compute_capability >= version.v1_compute_capability:
+        return version
+    fallback = engine_version(version.version, "V0")
+    return version if isinstance(fallback, Refusal) else fallback
 
 
 def _release(name: str) -> Release | None:
@@ -113,11 +132,12 @@ def _version(name: str, state: dict[str, Any], assumed_from: str | None) -> Engi
     plain = {
         key: state[key]
         for key in EngineVersion.__dataclass_fields__
-        if key in state and key != "v2_architectures"
+        if key in state and key not in ("v2_architectures", "v1_compute_capability")
     }
     return EngineVersion(
         version=name,
         v2_architectures=tuple(state["v2_architectures"]),
+        v1_compute_capability=(state["v1_compute_capability"][0], state["v1_compute_capability"][1]),
         allocator_split_limit_bytes=state["allocator_split_limit_mib"] * 2**20 or None,
         largest_defaults_from_bytes=state["largest_defaults_from_gib"] * 2**30 or None,
         assumed_from=assumed_from,

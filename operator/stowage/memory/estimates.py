@@ -67,6 +67,12 @@ def dense_activation_band() -> float:
 
 
 @cache
+def moe_activation_band() -> float:
+    """Give the relative uncertainty of the workspaces of experts."""
+    return float(_table()["moe_activation"]["relative_band"])
+
+
+@cache
 def context_bytes() -> Estimate:
     """Give the bytes of one CUDA context."""
     return _mebibytes(_table()["context"])

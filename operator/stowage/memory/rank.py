@@ -15,10 +15,12 @@ from stowage.memory.cuda_graphs import graph_bytes
 from stowage.memory.estimates import NOTHING, Estimate, host_overhead_bytes
 from stowage.memory.kv_cache import KvGroup, KvPool, group_layers, kv_layer
 from stowage.memory.layout import RankLayout
+from stowage.memory.lora import lora_bytes
 from stowage.memory.pipeline import stage_layers
 from stowage.memory.residents import (
     block_table_bytes,
     in_use_before_bytes,
+    latent_workspace_bytes,
     non_torch_bytes,
     sampler_state_bytes,
 )
@@ -70,6 +72,9 @@ def rank_terms(setting: Setting, stage: int) -> RankTerms:
         shape.enable_expert_parallel,
     )
     weights = rank_weights(setting.profile, layout, setting.dtype, version.allocator_split_limit_bytes)
+    if shape.lora is not None:
+        slots = lora_bytes(setting.profile, layout, shape.lora)
+        weights = weights.plus(slots)
     counts_segments = version.equation == "total-consumed" and not setting.device.is_cpu
     slack = weights.segment_bytes - weights.block_bytes if counts_segments else 0
     num_layers = len(stage_layers(setting.profile.num_layers, shape.pipeline_parallel_size)[stage])
@@ -77,7 +82,7 @@ def rank_terms(setting: Setting, stage: int) -> RankTerms:
     return RankTerms(
         layout=layout,
         weights=weights,
-        state_bytes=sampler_state_bytes(setting, layout) + slack,
+        state_bytes=sampler_state_bytes(setting, layout) + latent_workspace_bytes(setting) + slack,
         max_num_seqs=shape.max_num_seqs,
         non_torch=host_overhead_bytes() if is_cpu else non_torch_bytes(shape, version),
         activation=activation_bytes(setting, layout),

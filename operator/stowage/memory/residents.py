@@ -7,6 +7,7 @@ communicators: an estimate), and what was in use before the engine took its firs
 
 from __future__ import annotations
 
+from stowage.memory.activations import distinct_layers, latent_workspace_tokens
 from stowage.memory.engine_version import EngineVersion
 from stowage.memory.estimates import (
     NOTHING,
@@ -19,6 +20,7 @@ from stowage.memory.estimates import (
 from stowage.memory.layout import RankLayout
 from stowage.memory.setting import Setting
 from stowage.memory.shape import EngineShape
+from stowage.model.profile import LatentAttentionProfile
 
 
 def sampler_state_bytes(setting: Setting, layout: RankLayout) -> int:
@@ -27,6 +29,19 @@ def sampler_state_bytes(setting: Setting, layout: RankLayout) -> int:
         return 0
     logits = setting.shape.max_num_seqs * setting.profile.padded_vocab_size
     return int(v2_state_bytes_per_logit() * logits)
+
+
+def latent_workspace_bytes(setting: Setting) -> int:
+    """Give the workspace for the context of chunked prefills that latent attention keeps on every rank."""
+    latent = {
+        mixer.latent_dim
+        for layer in distinct_layers(setting.profile)
+        for mixer in layer.mixers
+        if isinstance(mixer, LatentAttentionProfile)
+    }
+    if not latent or setting.device.is_cpu:
+        return 0
+    return latent_workspace_tokens(setting) * max(latent) * setting.element_bytes
 
 
 def block_table_bytes(max_num_seqs: int, blocks_per_row: int) -> int:
