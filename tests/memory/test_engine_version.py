@@ -94,7 +94,7 @@ def test_suffixes_are_understood(name: str, like: str) -> None:
         pytest.param("", id="nothing"),
         pytest.param("0", id="one number"),
         pytest.param("0.1.dev18496+gd4e0675a7", id="a development build without a version"),
-        pytest.param("0.7.3", id="the engine before this one"),
+        pytest.param("0.1.7", id="a release before the first one that is sized"),
         pytest.param("0.32.0; rm -rf /", id="something nasty"),
     ],
 )

@@ -135,8 +135,15 @@ class PlanRequest:
     default_engine_version: str = DEFAULT_ENGINE_VERSION
 
     def engine(self) -> EngineVersion | Refusal:
-        """Look up the memory model of the engine version that is asked for."""
-        return engine_version(self.spec.engine.version or self.default_engine_version)
+        """Look up the memory model of the engine version that is asked for.
+
+        Releases that start the V0 engine are sized, not served: their metrics and options are others.
+        """
+        version = engine_version(self.spec.engine.version or self.default_engine_version)
+        if isinstance(version, Refusal) or version.engine != "V0":
+            return version
+        message = f"vLLM {version.version} runs the V0 engine, which is sized but cannot be served."
+        return Refusal(Reason.UNSUPPORTED_ENGINE_VERSION, message, "Use a release from 0.8.0 on.")
 
 
 def _canonical(value: object) -> str:
