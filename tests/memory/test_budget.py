@@ -69,7 +69,7 @@ def test_logged_starts(
     release: str, device: DeviceMemory, folder: str, changes: dict[str, Any], kv: float
 ) -> None:
     entry = ledger_of(published(folder), device, release, gpu_memory_utilization=0.9, **changes)
-    assert entry.kv_cache_bytes / GIB == pytest.approx(kv, rel=0.02)
+    assert entry.kv_cache_bytes / GIB == pytest.approx(kv, rel=0.03)
     assert entry.kv_cache_band.low / GIB <= kv <= entry.kv_cache_band.high / GIB
     assert entry.verdict == "Fits"
 
