@@ -6,18 +6,24 @@ it does not fit or is not supported yet (never an approximate number), 2 bad inp
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
+from rich.console import Console
 
 from stowage.api.reasons import Reason
 from stowage.api.refusal import Refusal
 from stowage.commands.bad_input import EXIT_DOES_NOT_FIT, bad_input
 from stowage.commands.memory_document import ledger_document, refusal_document
+from stowage.commands.memory_picture import write_picture
 from stowage.commands.memory_question import MemoryQuestion, Wishes, read_question
 from stowage.commands.memory_table import print_ledger
+from stowage.commands.what_if import WhatIf, answer_document, print_what_ifs, read_what_ifs
 from stowage.memory.budget import rank_ledgers, tightest
+from stowage.memory.ledger import Ledger
 
 _BAD_INPUT: Final = frozenset(
     {
@@ -53,6 +59,13 @@ def memory_command(  # noqa: PLR0913 - one parameter for each option
     gpu: Annotated[str, typer.Option("--gpu", help="GPU product name, as NVIDIA-L4; CPU for a CPU node.")],
     tensor_parallel_size: Annotated[int, typer.Option("--tensor-parallel-size", "-tp")] = 1,
     pipeline_parallel_size: Annotated[int, typer.Option("--pipeline-parallel-size", "-pp")] = 1,
+    data_parallel_size: Annotated[int, typer.Option("--data-parallel-size", "-dp")] = 1,
+    enable_expert_parallel: Annotated[
+        bool, typer.Option("--enable-expert-parallel", help="Whole experts on each rank.")
+    ] = False,
+    quantization: Annotated[
+        str | None, typer.Option("--quantization", help="Quantise a plain checkpoint while it is loaded.")
+    ] = None,
     dtype: Annotated[str, typer.Option("--dtype", help="auto, bfloat16, float16 or float32.")] = "auto",
     kv_cache_dtype: Annotated[str, typer.Option("--kv-cache-dtype", help="auto, bfloat16, fp8 …")] = "auto",
     gpu_memory_utilization: Annotated[
@@ -81,6 +94,13 @@ def memory_command(  # noqa: PLR0913 - one parameter for each option
     revision: Annotated[
         str | None, typer.Option("--revision", help="Revision of a model on the Hub.")
     ] = None,
+    what_if: Annotated[
+        list[str] | None,
+        typer.Option("--what-if", help="Also answer with a change, as kv-cache-dtype=fp8; may be repeated."),
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option("--picture", metavar="FILE", help="Also draw it, as an SVG.")
+    ] = None,
     output: Annotated[Output, typer.Option("--output", "-o", help="How it is written.")] = Output.TABLE,
 ) -> None:
     """Show what one rank of this shape holds: weights, KV cache, activations, CUDA graphs and the rest."""
@@ -97,24 +117,47 @@ def memory_command(  # noqa: PLR0913 - one parameter for each option
         kv_cache_memory_bytes=kv_cache_memory_bytes,
         engine_version=engine_version,
         total_memory_gib=total_memory_gib,
+        data_parallel_size=data_parallel_size,
+        enable_expert_parallel=enable_expert_parallel,
+        quantization=quantization,
     )
-    _answer(read_question(model, revision, gpu, wishes), output)
-
-
-def _answer(question: MemoryQuestion | Refusal, output: Output) -> None:
+    question = read_question(model, revision, gpu, wishes)
     if isinstance(question, Refusal):
         _refuse(question, output)
         return
+    changes = read_what_ifs(question, what_if or ())
+    if isinstance(changes, Refusal):
+        _refuse(changes, output)
+        return
+    _answer(question, changes, output, picture)
+
+
+def _answer(
+    question: MemoryQuestion, changes: tuple[WhatIf, ...], output: Output, picture: Path | None
+) -> None:
     ledgers = rank_ledgers(question.profile, question.shape, question.device, question.version)
     if isinstance(ledgers, Refusal):
         _refuse(ledgers, output)
         return
     if output is Output.JSON:
-        typer.echo(ledger_document(question, tightest(ledgers)))
+        document = ledger_document(question, tightest(ledgers))
+        document["what_if"] = [answer_document(change) for change in changes]
+        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
     else:
         print_ledger(question, ledgers)
+        if changes:
+            print_what_ifs(question, changes, Console(highlight=False, soft_wrap=True))
+    if picture is not None:
+        _draw(picture, question, ledgers)
     if tightest(ledgers).verdict == "DoesNotFit":
         raise typer.Exit(EXIT_DOES_NOT_FIT)
+
+
+def _draw(path: Path, question: MemoryQuestion, ledgers: tuple[Ledger, ...]) -> None:
+    try:
+        write_picture(path, question, ledgers)
+    except OSError as problem:
+        bad_input(f"--picture {path}: {problem.strerror or problem}; give a file that can be written.")
 
 
 def _refuse(refusal: Refusal, output: Output) -> None:

@@ -8,15 +8,17 @@ from typing import Any
 from stowage.api.refusal import Refusal
 from stowage.commands.memory_question import MemoryQuestion
 from stowage.memory.ledger import Ledger
+from stowage.memory.remedies import Remedy, crossover, remedies
 
 _GIB = 2**30
 
 
-def ledger_document(question: MemoryQuestion, entry: Ledger) -> str:
+def ledger_document(question: MemoryQuestion, entry: Ledger) -> dict[str, Any]:
     """Write the ledger of a shape that the engine accepts; `other_gib` is all but weights, KV, activations, graphs."""
     other = entry.in_use_before_bytes + entry.non_torch_bytes + entry.persistent_bytes
     refusal = entry.refusal
-    document: dict[str, Any] = {
+    crossing = crossover(question.shape, entry)
+    return {
         "weights_gib": _gib(entry.weights_allocated_bytes),
         "activations_gib": _gib(entry.activation_bytes),
         "cuda_graphs_gib": _gib(entry.cuda_graph_bytes),
@@ -45,9 +47,16 @@ def ledger_document(question: MemoryQuestion, entry: Ledger) -> str:
         "fits": entry.verdict != "DoesNotFit",
         "reason": None if refusal is None else refusal.reason.value,
         "message": entry.caution if refusal is None else refusal.sentence,
+        "remedies": [remedy.sentence for remedy in _remedies(question, entry)],
+        "kv_outweighs_weights_from_tokens": crossing.tokens if crossing else None,
         "notes": list(question.notes),
     }
-    return json.dumps(document, indent=2, ensure_ascii=False)
+
+
+def _remedies(question: MemoryQuestion, entry: Ledger) -> tuple[Remedy, ...]:
+    if entry.verdict != "DoesNotFit":
+        return ()
+    return remedies(question.profile, question.shape, question.device, question.version)
 
 
 def refusal_document(refusal: Refusal) -> str:

@@ -38,6 +38,9 @@ class Wishes:
     kv_cache_memory_bytes: int | None
     engine_version: str | None
     total_memory_gib: float | None
+    data_parallel_size: int = 1
+    enable_expert_parallel: bool = False
+    quantization: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +116,9 @@ def _shape(
         max_num_batched_tokens=tokens,
         enforce_eager=wishes.enforce_eager,
         kv_cache_memory_bytes=wishes.kv_cache_memory_bytes,
+        data_parallel_size=wishes.data_parallel_size,
+        enable_expert_parallel=wishes.enable_expert_parallel,
+        quantization=wishes.quantization,
     )
 
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from stowage.commands.memory_question import MemoryQuestion
 from stowage.memory.budget import tightest
 from stowage.memory.ledger import Ledger
+from stowage.memory.remedies import crossover, remedies
 
 _GIB: Final = 2**30
 _BAR_WIDTH: Final = 60
@@ -37,6 +38,12 @@ def print_ledger(question: MemoryQuestion, ledgers: Sequence[Ledger]) -> None:
     console.print(_legend())
     console.print(Text(entry.verdict, style=_VERDICTS[entry.verdict]), end="")
     console.print(Text(f"  {_verdict_sentence(entry)}"))
+    if entry.verdict == "DoesNotFit":
+        for remedy in remedies(question.profile, question.shape, question.device, question.version):
+            console.print(Text(f"Would fit: {remedy.sentence}"))
+    crossing = crossover(question.shape, entry)
+    if crossing is not None:
+        console.print(Text(crossing.sentence))
     for note in question.notes:
         console.print(Text(f"Note: {note}"))
 
