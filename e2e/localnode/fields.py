@@ -66,7 +66,13 @@ _CONTAINER: Rule = {
     "resources": {"requests": True, "limits": True},
     "resizePolicy": True,
     "volumeMounts": [
-        {"name": True, "mountPath": True, "subPath": True, "readOnly": True, "recursiveReadOnly": True}
+        {
+            "name": True,
+            "mountPath": True,
+            "subPath": True,
+            "readOnly": True,
+            "recursiveReadOnly": _only("Disabled", "IfPossible"),
+        }
     ],
     "livenessProbe": _PROBE,
     "readinessProbe": _PROBE,

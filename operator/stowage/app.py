@@ -15,7 +15,7 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any
 
 import uvloop
@@ -27,6 +27,7 @@ from stowage.feed.grants import Grants
 from stowage.feed.hub import Hub, Tools
 from stowage.feed.kopf_feed import KopfFeed
 from stowage.feed.model_reader import ModelReader
+from stowage.feed.optional_watches import OptionalWatches
 from stowage.feed.resolutions import Resolutions
 from stowage.feed.resolver import resolve
 from stowage.feed.resync import Resync, ResyncTimes
@@ -38,7 +39,7 @@ from stowage.kube.applier import Applier
 from stowage.kube.client import KubeClient
 from stowage.kube.connection import NoCredentials, load_connection
 from stowage.kube.errors import ApiError
-from stowage.kube.kinds import LEASE
+from stowage.kube.kinds import LEASE, WATCHED_KINDS, Kind
 from stowage.kube.leader import Leadership, LeaseTimes
 from stowage.kube.recorder import Recorder
 from stowage.kube.store import Change, Store
@@ -76,8 +77,14 @@ class Operator:
         self._identity = identity()
         self._recorder = Recorder(self._client, self._identity, on_drop=telemetry.dropped_events.inc)
         self._hub = self._make_hub()
+        self._optional_watches = OptionalWatches()
         self._resync = Resync(
-            self._client, self._hub, self._watchdog, settings.namespaces, telemetry.ghosts.inc
+            self._client,
+            self._hub,
+            self._watchdog,
+            settings.namespaces,
+            telemetry.ghosts.inc,
+            self._optional_watches.want,
         )
         telemetry.set_workers(settings.workers)
         telemetry.set_host(configuration.host.partition("://")[2])
@@ -111,12 +118,6 @@ class Operator:
         await self._first_list()
         self._health.waiting_for = "the first reports of the agents"
         await self._scraper.scrape_once()
-        feed = KopfFeed(
-            self._configuration,
-            lambda kind, obj, deleted: self._hub.observe(kind, obj, deleted=deleted),
-            settings.namespaces,
-            self._hub.knowledge.optional_kinds,
-        )
         times = ResyncTimes(interval=settings.resync_interval)
         parts: dict[str, Coroutine[Any, Any, None]] = {
             "resync": self._resync.run(times),
@@ -124,12 +125,23 @@ class Operator:
             "recorder": self._recorder.run(),
             "CRD guard": guard_own_kind(self._client, settings.crd_interval),
             **{f"worker {number}": self._hub.work() for number in range(settings.workers)},
-            "event feed": feed.run(retake_signals),
+            "event feed": self._feed(WATCHED_KINDS).run(retake_signals),
+            "optional watches": self._optional_watches.run(
+                lambda kind: self._feed((kind,)).run(retake_signals), self._resync.rediscover
+            ),
         }
         for name, part in parts.items():
             group.create_task(self._for_ever(name, part), name=name)
         self._health.waiting_for = None
         logger.info("At work: %s.", ", ".join(f"{n} {kind}" for kind, n in self._store.counts().items()))
+
+    def _feed(self, kinds: Iterable[Kind]) -> KopfFeed:
+        return KopfFeed(
+            self._configuration,
+            lambda kind, obj, deleted: self._hub.observe(kind, obj, deleted=deleted),
+            self._settings.namespaces,
+            kinds,
+        )
 
     async def _first_list(self) -> None:
         while True:

@@ -28,23 +28,12 @@ from stowage_runtime.hub_errors import HubProblem
 from stowage_runtime.line_pump import LinePump, piped
 from stowage_runtime.processes import Processes, own_command
 from stowage_runtime.redaction import Redactor
+from stowage_runtime.retry_times import RetryTimes
 
-UNREACHABLE_SECONDS = 60.0
 _PROGRESS_SECONDS = 1.0
-_FIRST_WAIT_SECONDS = 2.0
-_LONGEST_WAIT_SECONDS = 60.0
 _OTHER_ATTEMPTS = 2
 _GIB = 1024**3
 _RETRIED = re.compile(r"HTTP Error (?:429|5\d\d)\b")
-
-
-def wait_before_retry(attempt: int, asked_seconds: float | None, jitter: float) -> float:
-    """Return how long to wait before attempt ``attempt`` + 1; ``jitter`` is from 0 to 1.
-
-    Doubles from 2 s to 60 s, half of it by chance, and never less than what the Hub asked for.
-    """
-    grown = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2.0 ** min(attempt, 10))
-    return max(grown * (0.5 + jitter / 2), asked_seconds or 0.0)
 
 
 @dataclass
@@ -87,6 +76,8 @@ class ModelFetch:
         log: AgentLog,
         redact: Redactor,
         on_progress: Callable[[Progress], None],
+        *,
+        times: RetryTimes | None = None,
     ) -> None:
         self._processes = processes
         self._env = {
@@ -96,6 +87,7 @@ class ModelFetch:
         self._log = log
         self._redact = redact
         self._on_progress = on_progress
+        self._times = times or RetryTimes()
 
     def fetch(self, model: ModelRef, deadline: float) -> str:
         """Return the folder with the model; raises AgentFailure with the reason when there is none."""
@@ -123,11 +115,11 @@ class ModelFetch:
                 unreachable_since = None
             elif unreachable_since is None:
                 unreachable_since = now
-            wait = wait_before_retry(attempts - 1, problem.retry_after_seconds, random.random())  # noqa: S311
+            wait = self._times.wait(attempts - 1, problem.retry_after_seconds, random.random())  # noqa: S311
             limit = (
                 deadline
                 if unreachable_since is None
-                else min(deadline, unreachable_since + UNREACHABLE_SECONDS)
+                else min(deadline, unreachable_since + self._times.unreachable)
             )
             if not _worth_retrying(problem, attempts) or now + wait > limit:
                 tried = f" Tried {attempts} times." if attempts > 1 else ""

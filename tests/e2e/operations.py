@@ -10,8 +10,11 @@ from typing import Any
 from e2e.stack import Stack
 from e2e.stack.operator_process import OperatorProcess
 from e2e.stack.reader import Reader
+from e2e.stack.service import Service
 from e2e.stack.stack import OPERATOR_NAMESPACE
 from tests.e2e.waiting import wait_until
+
+Operator = OperatorProcess[Service]
 
 
 class Operations:
@@ -20,7 +23,7 @@ class Operations:
     def __init__(self, stack: Stack, lanes: Sequence[str]) -> None:
         self.stack = stack
         self._lanes = itertools.cycle(lanes)
-        self._operator: OperatorProcess | None = None
+        self._operator: Operator | None = None
         self._expected: list[str] = []
 
     def __enter__(self) -> Operations:
@@ -39,7 +42,7 @@ class Operations:
         self.stack.stop()
 
     @property
-    def operator(self) -> OperatorProcess:
+    def operator(self) -> Operator:
         """The operator that works."""
         assert self._operator is not None, "the operator was not started"
         return self._operator
@@ -65,12 +68,12 @@ class Operations:
         crashed = sorted(set(dead) - set(stopped))
         assert not crashed, f"{crashed} ended: {self.stack.services[crashed[0]].tail()}"
 
-    def start_operator(self, **options: Any) -> OperatorProcess:
+    def start_operator(self, **options: Any) -> Operator:
         """Start the operator, and wait until it works unless told otherwise."""
         self._operator = self.stack.start_operator(**options)
         return self._operator
 
-    def start_standby(self, **options: Any) -> OperatorProcess:
+    def start_standby(self, **options: Any) -> Operator:
         """Start a second operator beside the one that works."""
         return self.stack.start_operator(name="standby", wait=False, **options)
 
@@ -91,7 +94,7 @@ class Operations:
             "delete", "lease", "stowage", "-n", OPERATOR_NAMESPACE, "--ignore-not-found"
         )
 
-    def replace_operator(self, **options: Any) -> OperatorProcess:
+    def replace_operator(self, **options: Any) -> Operator:
         """End the operator and start another one."""
         self.stop_operator()
         return self.start_operator(**options)

@@ -29,6 +29,7 @@ from stowage.world import (
     World,
 )
 from stowage_runtime.contract import CheckpointSummary, EngineFacts, RuntimeReport, Utilization
+from tests.model.support import config_of
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -38,31 +39,7 @@ OPTIONS = EngineOptions(
     images={"GPU": "vllm/vllm-openai:v{version}", "CPU": "vllm/vllm-openai-cpu:v{version}"},
 )
 
-LLAMA_8B: dict[str, Any] = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "num_attention_heads": 32,
-    "num_key_value_heads": 8,
-    "vocab_size": 128256,
-    "max_position_embeddings": 131072,
-    "rope_theta": 500000.0,
-    "rope_scaling": {
-        "factor": 8.0,
-        "low_freq_factor": 1.0,
-        "high_freq_factor": 4.0,
-        "original_max_position_embeddings": 8192,
-        "rope_type": "llama3",
-    },
-    "torch_dtype": "bfloat16",
-    "tie_word_embeddings": False,
-    "attention_bias": False,
-    "mlp_bias": False,
-    "hidden_act": "silu",
-    "rms_norm_eps": 1e-05,
-}
+LLAMA_8B = config_of("meta-llama--Llama-3.1-8B-Instruct")
 
 
 def summary(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ from e2e.controlplane.cluster import Cluster
 from e2e.controlplane.control_plane import ControlPlane
 from stowage.kube.client import KubeClient
 from stowage.kube.connection import load_connection
+from tests.feed.pod_monitors import PodMonitors
 from tests.feed.shipped_files import CRD, CRD_NAME, RIGHTS
 
 
@@ -20,6 +21,14 @@ async def client(cluster: Cluster) -> AsyncIterator[KubeClient]:
     connected = KubeClient(await load_connection(str(cluster.kubeconfig)))
     yield connected
     await connected.close()
+
+
+@pytest.fixture
+def pod_monitors(cluster: Cluster) -> Iterator[PodMonitors]:
+    """An optional kind: not installed yet, and gone at the end."""
+    subject = PodMonitors(cluster)
+    yield subject
+    subject.remove()
 
 
 @pytest.fixture(scope="session")

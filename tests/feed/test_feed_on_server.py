@@ -18,8 +18,9 @@ from stowage.feed.kopf_feed import KopfFeed
 from stowage.feed.resync import Resync
 from stowage.feed.watchdog import WatchDied, Watchdog
 from stowage.kube.client import KubeClient
-from stowage.kube.kinds import CONFIG_MAP, POD, POD_MONITOR, Kind
+from stowage.kube.kinds import CONFIG_MAP, POD, Kind
 from stowage.world import Key, Outcome
+from tests.feed.pod_monitors import PodMonitors
 from tests.feed.shipped_files import CRD, CRD_NAME
 from tests.feed.test_hub import Rig
 from tests.kube.objects import labels, pod
@@ -27,27 +28,6 @@ from tests.kube.objects import labels, pod
 pytestmark = pytest.mark.cluster
 
 Seen = list[tuple[str, str, bool]]
-
-POD_MONITOR_CRD = {
-    "apiVersion": "apiextensions.k8s.io/v1",
-    "kind": "CustomResourceDefinition",
-    "metadata": {"name": "podmonitors.monitoring.coreos.com"},
-    "spec": {
-        "group": "monitoring.coreos.com",
-        "scope": "Namespaced",
-        "names": {"kind": "PodMonitor", "plural": "podmonitors", "singular": "podmonitor"},
-        "versions": [
-            {
-                "name": "v1",
-                "served": True,
-                "storage": True,
-                "schema": {
-                    "openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-                },
-            }
-        ],
-    },
-}
 
 
 @pytest.fixture
@@ -204,30 +184,16 @@ async def test_the_watchdog_learns_what_a_round_brought(
 
 
 async def test_optional_kinds_are_rediscovered(
-    client: KubeClient, cluster: Cluster, kubectl: Kubectl, namespace: str, crd: None
+    client: KubeClient, namespace: str, crd: None, pod_monitors: PodMonitors
 ) -> None:
     subject = rig()
     resync = Resync(client, subject.hub, Watchdog(300.0), (namespace,), lambda count: None)
     await resync.round()
     assert subject.knowledge.world(Key(namespace, "llama")).installed_kinds == frozenset()
-    cluster.kubectl("apply", "-f", "-", input_text=json.dumps(POD_MONITOR_CRD))
-    try:
-        cluster.kubectl("wait", "--for=condition=Established", "crd/podmonitors.monitoring.coreos.com")
-        await _served(client)
-        async with asyncio.timeout(30.0):
-            # For a moment the server has the kind and refuses to list it: that must not fail the round.
-            while not subject.knowledge.optional_kinds:
-                await resync.round()
-        kinds = subject.knowledge.world(Key(namespace, "llama")).installed_kinds
-        assert kinds == {"monitoring.coreos.com/v1/PodMonitor"}
-    finally:
-        kubectl("delete", "crd/podmonitors.monitoring.coreos.com")
-
-
-async def _served(client: KubeClient) -> None:
-    async with asyncio.timeout(30.0):
-        while not await client.serves(POD_MONITOR):  # noqa: ASYNC110
-            await asyncio.sleep(0.1)
+    await asyncio.to_thread(pod_monitors.install)
+    await resync.round()
+    kinds = subject.knowledge.world(Key(namespace, "llama")).installed_kinds
+    assert kinds == {"monitoring.coreos.com/v1/PodMonitor"}
 
 
 async def test_a_list_leaves_ended_pods_out(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ import pytest
 from e2e.controlplane.cluster import Cluster
 from e2e.controlplane.control_plane import ControlPlane
 from e2e.controlplane.fixtures import Kubectl
-from tests.feed.operator_process import OperatorProcess, wait_until
+from tests.e2e.waiting import wait_until
+from tests.feed.operator_child import Operator, start_operator, wait_at_work
+from tests.feed.pod_monitors import PodMonitors
 from tests.feed.shipped_files import CRD, CRD_NAME
 from tests.kube.objects import node
 
@@ -40,24 +43,23 @@ SMALL_CONFIG = {
     "torch_dtype": "bfloat16",
 }
 
-Start = Callable[..., OperatorProcess]
+Start = Callable[..., Operator]
 
 
 @pytest.fixture
 def start(account: Path, tmp_path: Path) -> Iterator[Start]:
     """Starts operators; each test has a Lease of its own, and what still runs at its end is killed."""
-    running: list[OperatorProcess] = []
+    running: list[Operator] = []
     lease = f"test-{secrets.token_hex(4)}"
 
-    def begin(*flags: str) -> OperatorProcess:
-        log = tmp_path / f"operator-{len(running)}.log"
-        process = OperatorProcess(account, log, lease, *flags)
-        running.append(process)
-        return process
+    def begin(*flags: str) -> Operator:
+        operator = start_operator(account, tmp_path / f"operator-{len(running)}.log", lease, *flags)
+        running.append(operator)
+        return operator
 
     yield begin
-    for process in running:
-        process.__exit__()
+    for operator in running:
+        operator.kill()
 
 
 @pytest.fixture
@@ -134,32 +136,34 @@ def test_it_starts_with_its_own_rights_and_a_signal_ends_it_and_frees_the_lease(
     start: Start, kubectl: Kubectl
 ) -> None:
     operator = start()
-    operator.wait_at_work()
-    wait_until(operator.is_ready, "ready")
+    wait_at_work(operator)
+    wait_until(lambda: operator.is_ready, "ready")
     assert operator.probe("/healthz") == (200, "ok\n")
     assert operator.metric("leader_election_master_status") == 1
-    assert operator.stop() == 0
-    lease = json.loads(kubectl("get", "lease", operator.lease, "-n", "stowage-system", "-o", "json").stdout)
+    assert operator.program.stop() == 0
+    lease = json.loads(
+        kubectl("get", "lease", operator.program.lease, "-n", "stowage-system", "-o", "json").stdout
+    )
     assert lease["spec"].get("holderIdentity", "") == ""
 
 
 def test_a_standby_is_ready_and_takes_over_after_a_crash(start: Start) -> None:
     first = start(*FAST_LEASE)
-    first.wait_at_work()
+    wait_at_work(first)
     second = start(*FAST_LEASE)
-    wait_until(second.is_ready, "the standby is ready")
-    assert not second.is_at_work()
+    wait_until(lambda: second.is_ready, "the standby is ready")
+    assert not second.is_at_work
     assert second.metric("leader_election_master_status") == 0
     first.kill()
-    second.wait_at_work()
+    wait_at_work(second)
 
 
 def test_a_lost_lease_ends_the_process(start: Start, kubectl: Kubectl) -> None:
     operator = start(*FAST_LEASE)
-    operator.wait_at_work()
+    wait_at_work(operator)
     patch = '{"spec":{"holderIdentity":"thief","leaseDurationSeconds":3600}}'
-    kubectl("patch", "lease", operator.lease, "-n", "stowage-system", "--type=merge", "-p", patch)
-    assert operator.process.wait(timeout=20.0) == 1
+    kubectl("patch", "lease", operator.program.lease, "-n", "stowage-system", "--type=merge", "-p", patch)
+    assert operator.program.exit_code(20.0) == 1
     assert "held by thief" in operator.output
 
 
@@ -174,11 +178,11 @@ def test_a_missing_crd_is_said_once_and_waited_for_and_its_removal_ends_the_proc
         assert operator.probe("/healthz")[0] == 200
         assert "CustomResourceDefinition" in operator.probe("/readyz")[1]
         cluster.kubectl("apply", "-f", str(CRD))
-        operator.wait_at_work()
-        wait_until(operator.is_ready, "ready")
+        wait_at_work(operator)
+        wait_until(lambda: operator.is_ready, "ready")
         assert operator.output.count("is not installed") == 1
         kubectl("delete", CRD_NAME)
-        assert operator.process.wait(timeout=30.0) == 1
+        assert operator.program.exit_code(30.0) == 1
         assert "CustomResourceDefinition of LLMDeployment was deleted" in operator.output
     finally:
         cluster.kubectl("apply", "-f", str(CRD))
@@ -187,7 +191,7 @@ def test_a_missing_crd_is_said_once_and_waited_for_and_its_removal_ends_the_proc
 
 def test_a_bad_setting_is_one_sentence_and_code_2(start: Start) -> None:
     operator = start("--workers=0")
-    assert operator.process.wait(timeout=30.0) == 2
+    assert operator.program.exit_code(30.0) == 2
     assert operator.output.strip() == "Setting workers is 0; write at least 1."
 
 
@@ -196,7 +200,7 @@ def test_it_converges_then_writes_nothing_puts_back_and_survives_a_crash(
 ) -> None:
     make_model(cluster, namespace)
     operator = start(f"--namespaces={namespace}")
-    operator.wait_at_work()
+    wait_at_work(operator)
     make_llm(cluster, namespace)
     wait_until(lambda: condition(cluster, namespace, "Planned") == ("True", "Fits"), "planned")
     for what in ("deployment/tiny", "service/tiny", "pdb/tiny"):
@@ -211,34 +215,64 @@ def test_it_converges_then_writes_nothing_puts_back_and_survives_a_crash(
     wait_until(lambda: exists(kubectl, namespace, "service/tiny"), "the Service is put back")
     kubectl("label", "deployment/tiny", "-n", namespace, "app.kubernetes.io/managed-by-")
     wait_until(lambda: _managed_by(cluster, namespace) == "stowage", "the label is put back")
+    # A list whose key is the port: what is there now and what is wanted cannot both be.
+    edit = '[{"op":"replace","path":"/spec/ports/0/port","value":9000}]'
+    kubectl("patch", "service/tiny", "-n", namespace, "--type=json", "-p", edit)
+    wait_until(lambda: _ports(cluster, namespace) == [8000], "the port is put back")
+    wait_until(lambda: condition(cluster, namespace, "Planned") == ("True", "Fits"), "no refusal remains")
 
     operator.kill()
     kubectl("delete", "pdb/tiny", "-n", namespace)
     again = start(f"--namespaces={namespace}")
-    again.wait_at_work()
+    wait_at_work(again)
     wait_until(lambda: exists(kubectl, namespace, "pdb/tiny"), "the PodDisruptionBudget is put back")
     assert cluster.get("deployment", "tiny", "-n", namespace)["metadata"]["uid"] == uid
     assert cluster.get("deployment", "tiny", "-n", namespace)["metadata"]["generation"] == 1
 
 
-def _is_quiet(operator: OperatorProcess) -> bool:
-    import time
-
-    before = _writes(operator)
+def _is_quiet(operator: Operator) -> bool:
+    before = operator.writes()
     time.sleep(3.0)
-    return _writes(operator) == before
+    return operator.writes() == before
 
 
-def _writes(operator: OperatorProcess) -> float:
-    text = operator._fetch(1, "/metrics")[1]
-    verbs = ('method="PATCH"', 'method="POST"', 'method="DELETE"')
-    lines = [line for line in text.splitlines() if line.startswith("rest_client_requests_total")]
-    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if any(verb in line for verb in verbs))
+def _ports(cluster: Cluster, namespace: str) -> list[int]:
+    return [port["port"] for port in cluster.get("service", "tiny", "-n", namespace)["spec"]["ports"]]
 
 
 def _managed_by(cluster: Cluster, namespace: str) -> str | None:
     labels = cluster.get("deployment", "tiny", "-n", namespace)["metadata"]["labels"]
     return str(labels.get("app.kubernetes.io/managed-by"))
+
+
+def test_an_optional_kind_is_used_and_watched_while_it_is_there(
+    start: Start,
+    cluster: Cluster,
+    kubectl: Kubectl,
+    namespace: str,
+    gpu_node: str,
+    pod_monitors: PodMonitors,
+) -> None:
+    make_model(cluster, namespace)
+    make_llm(cluster, namespace)
+    operator = start(f"--namespaces={namespace}")
+    wait_at_work(operator)
+    wait_until(lambda: exists(kubectl, namespace, "deployment/tiny"), "served")
+
+    pod_monitors.install()
+    wait_until(
+        lambda: exists(kubectl, namespace, "podmonitor/tiny"), "the PodMonitor of a kind that came late"
+    )
+    wait_until(lambda: _is_quiet(operator), "no more writes")
+    kubectl("delete", "podmonitor/tiny", "-n", namespace)
+    wait_until(lambda: exists(kubectl, namespace, "podmonitor/tiny"), "the PodMonitor is put back", 10.0)
+
+    pod_monitors.remove()
+    wait_until(lambda: "PodMonitor is not used any more" in operator.output, "the end of the kind", 20.0)
+    kubectl("delete", "service/tiny", "-n", namespace)
+    wait_until(lambda: exists(kubectl, namespace, "service/tiny"), "the rest goes on")
+    assert operator.is_running
+    assert "Traceback" not in operator.output
 
 
 def test_of_two_that_want_the_last_gpus_exactly_one_gets_them(
@@ -249,7 +283,7 @@ def test_of_two_that_want_the_last_gpus_exactly_one_gets_them(
     for name in ("one", "two"):
         make_llm(cluster, namespace, name, **wanted)
     operator = start(f"--namespaces={namespace}")
-    operator.wait_at_work()
+    wait_at_work(operator)
     names = ("one", "two")
     wait_until(
         lambda: all(condition(cluster, namespace, "Planned", name)[0] in ("True", "False") for name in names),
@@ -272,7 +306,7 @@ def test_a_name_that_somebody_holds_is_said_and_not_touched(
     before = cluster.get("service", "tiny", "-n", namespace)
     make_llm(cluster, namespace)
     operator = start(f"--namespaces={namespace}")
-    operator.wait_at_work()
+    wait_at_work(operator)
     wait_until(lambda: condition(cluster, namespace, "Accepted") == ("False", "NameTaken"), "NameTaken")
     assert cluster.get("service", "tiny", "-n", namespace) == before
     assert not exists(kubectl, namespace, "deployment/tiny")
@@ -291,10 +325,10 @@ def test_it_outlives_a_restart_of_the_api_server(
 ) -> None:
     make_model(cluster, namespace)
     operator = start(f"--namespaces={namespace}", "--renew-deadline=60", "--lease-duration=90")
-    operator.wait_at_work()
+    wait_at_work(operator)
     control_plane.kill("kube-apiserver")
     control_plane.restart("kube-apiserver")
     control_plane.wait_ready()
     make_llm(cluster, namespace)
     wait_until(lambda: exists(kubectl, namespace, "deployment/tiny"), "reconciled after the restart", 90.0)
-    assert operator.process.poll() is None
+    assert operator.is_running

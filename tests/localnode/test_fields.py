@@ -86,7 +86,39 @@ def test_supported(pod: dict[str, Any]) -> None:
             with_container(volumeMounts=[{"name": "a", "mountPath": "/a", "subPathExpr": "$(A)"}]),
             "spec.containers[1].volumeMounts[0].subPathExpr",
         ),
+        (with_container(tty=True), "spec.containers[1].tty"),
+        (
+            with_container(lifecycle={"stopSignal": "SIGINT"}),
+            "spec.containers[1].lifecycle.stopSignal: 'SIGINT'",
+        ),
+        (
+            with_container(env=[{"name": "A", "valueFrom": {"fileKeyRef": {}}}]),
+            "spec.containers[1].env[0].valueFrom.fileKeyRef",
+        ),
+        (
+            with_container(volumeMounts=[{"name": "a", "mountPath": "/a", "mountPropagation": "None"}]),
+            "spec.containers[1].volumeMounts[0].mountPropagation",
+        ),
+        (
+            with_container(volumeMounts=[{"name": "a", "mountPath": "/a", "recursiveReadOnly": "Enabled"}]),
+            "spec.containers[1].volumeMounts[0].recursiveReadOnly: 'Enabled'",
+        ),
     ],
 )
 def test_the_first_unsupported_field_is_named(pod: dict[str, Any], path: str) -> None:
     assert unsupported_field(pod) == path
+
+
+@pytest.mark.parametrize("field", ["hostPID", "hostIPC", "dnsConfig", "resourceClaims", "resources"])
+def test_fields_of_the_pod_that_the_readme_names_are_refused(field: str) -> None:
+    assert (unsupported_field(spec(**{field: True})) or "").startswith(f"spec.{field}")
+
+
+@pytest.mark.parametrize("field", ["seLinuxOptions", "sysctls", "supplementalGroupsPolicy"])
+def test_security_settings_that_the_readme_names_are_refused(field: str) -> None:
+    assert unsupported_field(spec(securityContext={field: "x"})) == f"spec.securityContext.{field}"
+
+
+@pytest.mark.parametrize("source", ["csi", "ephemeral", "image", "nfs"])
+def test_volumes_of_other_kinds_are_refused(source: str) -> None:
+    assert unsupported_field(spec(volumes=[{"name": "v", source: {}}])) == f"spec.volumes[0].{source}"

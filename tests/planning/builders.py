@@ -15,38 +15,12 @@ from stowage.model.profile import ModelProfile
 from stowage.planning.plan import Plan, PlanRequest, PlanResult, plan
 from stowage_runtime.contract import CheckpointSummary
 from tests.hardware.objects import gpu_node, node
-
-LLAMA3_ROPE = {
-    "factor": 8.0,
-    "high_freq_factor": 4.0,
-    "low_freq_factor": 1.0,
-    "original_max_position_embeddings": 8192,
-    "rope_type": "llama3",
-}
+from tests.model.support import config_of
 
 
 def llama_config(**changes: Any) -> dict[str, Any]:
-    """A Llama-3.1-8B, or another size by `changes`."""
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "hidden_size": 4096,
-        "intermediate_size": 14336,
-        "num_hidden_layers": 32,
-        "num_attention_heads": 32,
-        "num_key_value_heads": 8,
-        "vocab_size": 128256,
-        "max_position_embeddings": 131072,
-        "rope_theta": 500000.0,
-        "rope_scaling": LLAMA3_ROPE,
-        "rms_norm_eps": 1e-5,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "tie_word_embeddings": False,
-        "torch_dtype": "bfloat16",
-        **changes,
-    }
+    """The published Llama-3.1-8B, or another size by `changes`."""
+    return {**config_of("meta-llama--Llama-3.1-8B-Instruct"), **changes}
 
 
 def profile_of(config: Mapping[str, Any], name: str = "org/model") -> ModelProfile:

@@ -23,12 +23,19 @@ from stowage_runtime.agent_log import AgentLog
 from stowage_runtime.checkpoint_files import missing_weights, needed_files, weight_files
 from stowage_runtime.contract import ModelRef, Progress
 from stowage_runtime.failures import AgentFailure
-from stowage_runtime.fetch import Attempt, ModelFetch, out_of_time, wait_before_retry
+from stowage_runtime.fetch import Attempt, ModelFetch, out_of_time
 from stowage_runtime.hub_errors import HubProblem, problem_of_exception, problem_of_status
 from stowage_runtime.processes import Processes
 from stowage_runtime.redaction import Redactor
+from stowage_runtime.retry_times import RetryTimes
 
 TOKEN = "hf_secretsecretsecret"
+HASTY = RetryTimes(first=0.001, unreachable=1.0)
+HASTY_LIBRARY = """
+import time
+# The Hub's library waits 23 s between six tries of its own; the tries stay.
+time.sleep = lambda seconds: None
+"""
 
 
 @pytest.fixture
@@ -44,15 +51,20 @@ class Fetching:
 
     def __init__(self, hub: Hub, home: Path, token: str | None = None) -> None:
         self.home = home
+        customised = home.parent / "customised"
+        customised.mkdir()
+        (customised / "sitecustomize.py").write_text(HASTY_LIBRARY)
         self.progress: list[Progress] = []
         self.processes = Processes()
         runtime = Path(sys.modules["stowage_runtime"].__path__[0]).parent
-        env = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home), "PYTHONPATH": str(runtime)}
+        path = f"{customised}:{runtime}"
+        env = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_HOME": str(home), "PYTHONPATH": path}
         env.pop("HF_TOKEN", None)
         if token is not None:
             env["HF_TOKEN"] = token
         redact = Redactor.of_environment(env)
-        self.fetcher = ModelFetch(self.processes, env, AgentLog(redact), redact, self.progress.append)
+        log = AgentLog(redact)
+        self.fetcher = ModelFetch(self.processes, env, log, redact, self.progress.append, times=HASTY)
 
     def fetch(self, revision: str, repo_id: str = "org/tiny", budget_seconds: float = 60.0) -> Path:
         model = ModelRef(kind="hf", repo_id=repo_id, revision=revision)
@@ -180,12 +192,9 @@ def test_a_repository_without_safetensors_is_refused(fetching: Fetching, hub: Hu
     assert "has no safetensors files" in message
 
 
-def test_an_unreachable_hub_is_named(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stowage_runtime.fetch.UNREACHABLE_SECONDS", 1.0)
-    fetching = Fetching(hub, tmp_path / "home")
+def test_an_unreachable_hub_is_named(fetching: Fetching, hub: Hub) -> None:
     hub.stop()
-    with contextlib.closing(fetching.processes):
-        reason, message = fetching.reason("0" * 40)
+    reason, message = fetching.reason("0" * 40)
     assert reason == "HubUnreachable"
     assert "cannot be reached" in message
 
@@ -223,7 +232,6 @@ def test_only_what_can_heal_is_retried(
         )
 
     monkeypatch.setattr(ModelFetch, "_attempt", attempt)
-    monkeypatch.setattr("stowage_runtime.fetch._FIRST_WAIT_SECONDS", 0.001)
     if reason is None:
         assert fetching.fetch("0" * 40) == Path("/there")
     else:
@@ -301,10 +309,11 @@ def test_exceptions_have_reasons_also_as_causes(error: Exception, reason: str) -
 
 @given(st.integers(0, 1000), st.none() | st.floats(0, 1000), st.floats(0, 1))
 def test_waits_grow_and_stay_within_bounds(attempt: int, asked: float | None, jitter: float) -> None:
-    wait = wait_before_retry(attempt, asked, jitter)
+    times = RetryTimes()
+    wait = times.wait(attempt, asked, jitter)
     assert wait >= (asked or 0.0)
     assert 1.0 <= wait <= max(60.0, asked or 0.0)
-    assert wait_before_retry(attempt + 1, asked, jitter) >= wait
+    assert times.wait(attempt + 1, asked, jitter) >= wait
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The event feed: kopf's watches, and nothing else of kopf. The only file that imports it.
 
 Each handler passes its event on and returns; kopf keeps no state about our objects and writes nothing to them. kopf
-does not restart a watch that has ended, so this module notices and ends the process.
+neither restarts a watch that has ended nor begins one whose kind was missing, so this module notices and says so.
 """
 
 from __future__ import annotations
@@ -14,20 +14,23 @@ from typing import Any
 
 import kopf
 
-from stowage.feed.resync import OWN, SELECTORS
+from stowage.feed.resync import SELECTORS
 from stowage.feed.watchdog import WatchDied
+from stowage.kube.client import Selector
 from stowage.kube.kinds import ROOM_KINDS, WATCHED_KINDS, Kind
 
 Observer = Callable[[Kind, Mapping[str, Any], bool], None]
 
 _WATCH_TASK = "watcher for "
+_SAID_BY_US = ("kopf._cogs.clients", "kopf._core.reactor.orchestration", "kopf._core.reactor.running")
 _CHECK_SECONDS = 2.0
+_START_SECONDS = 60.0
 _WATCH_SECONDS = 300
 _LOGIN_PERIOD = timedelta(minutes=10)
 
 
 class KopfFeed:
-    """Runs kopf in the current event loop; `observe(kind, object, deleted)` gets every event.
+    """Runs kopf in the current event loop; `observe(kind, object, deleted)` gets every event of the `kinds`.
 
     Every kind is watched in the whole cluster: kopf cannot watch pods everywhere and the rest in some `namespaces`,
     and pods of all namespaces share the nodes. What is not about the served ones is left out here.
@@ -38,18 +41,19 @@ class KopfFeed:
         configuration: Any,
         observe: Observer,
         namespaces: tuple[str, ...],
-        optional: Iterable[Kind] = (),
+        kinds: Iterable[Kind] = WATCHED_KINDS,
     ) -> None:
         self._configuration = configuration
         self._observe = observe
         self._namespaces = namespaces
-        self._optional = tuple(optional)
-        # kopf tells of every failed and repeated request; our own metrics and watchdog do that.
+        self._kinds = tuple(kinds)
+        # kopf tells of every failed and repeated request, and of every watch that ends; we do that.
         logging.getLogger("kopf").setLevel(logging.WARNING)
-        logging.getLogger("kopf._cogs.clients").setLevel(logging.CRITICAL)
+        for name in _SAID_BY_US:
+            logging.getLogger(name).setLevel(logging.CRITICAL)
 
     async def run(self, on_spawned: Callable[[], None] = lambda: None) -> None:
-        """Watch until cancelled; raises WatchDied when a watch has ended.
+        """Watch until cancelled; raises WatchDied when a watch has ended or does not begin.
 
         kopf takes over SIGTERM and SIGINT while it starts; `on_spawned` is called when they may be taken back.
         """
@@ -65,24 +69,30 @@ class KopfFeed:
         # kopf's own way to wait for these tasks ends by cancelling every task of the process that is younger.
         guard = asyncio.create_task(self._guard(), name="guard of the watches")
         try:
-            await asyncio.wait({guard, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+            ended, _ = await asyncio.wait({guard, *tasks}, return_when=asyncio.FIRST_COMPLETED)
             if guard.done():
                 guard.result()
-            raise WatchDied("The event feed has ended by itself.")
+            raise WatchDied(f"The event feed has ended by itself: {_cause(ended.pop())}.")
         finally:
             for task in (guard, *tasks):
                 task.cancel()
             await asyncio.gather(guard, *tasks, return_exceptions=True)
 
     async def _guard(self) -> None:
-        """Watch the tasks that kopf runs its watches in."""
-        watches: set[asyncio.Task[Any]] = set()
+        """Watch the tasks that kopf runs its watches in: one for each kind."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _START_SECONDS
+        watches: dict[str, asyncio.Task[Any]] = {}
+        expected = {_task_name(kind) for kind in self._kinds}
         while True:
             await asyncio.sleep(_CHECK_SECONDS)
-            watches |= {task for task in asyncio.all_tasks() if task.get_name().startswith(_WATCH_TASK)}
-            ended = [task for task in watches if task.done()]
+            watches |= {task.get_name(): task for task in asyncio.all_tasks() if task.get_name() in expected}
+            ended = [task for task in watches.values() if task.done()]
             if ended:
                 raise WatchDied(f"The {ended[0].get_name()} has ended: {_cause(ended[0])}.")
+            missing = sorted(expected - watches.keys())
+            if missing and loop.time() > deadline:
+                raise WatchDied(f"The {missing[0]} has not begun within {_START_SECONDS:g} s.")
 
     def _settings(self) -> kopf.OperatorSettings:
         settings = kopf.OperatorSettings()
@@ -97,18 +107,18 @@ class KopfFeed:
         settings.process.ultimate_exiting_timeout = None
         # Our handlers only pass events on: there is nothing to finish.
         settings.queueing.exit_timeout = 0.1
-        for kind in (*WATCHED_KINDS, *self._optional):
-            selector = SELECTORS.get(kind, OWN if kind in self._optional else None)
-            if selector is not None and selector.label:
+        for kind in self._kinds:
+            selector = SELECTORS.get(kind, Selector())
+            if selector.label:
                 settings.watching.label_selectors[kind.group, kind.version, kind.plural] = selector.label
-            if selector is not None and selector.field:
+            if selector.field:
                 settings.watching.field_selectors[kind.group, kind.version, kind.plural] = selector.field
         return settings
 
     def _registry(self) -> kopf.OperatorRegistry:
         registry = kopf.OperatorRegistry()
         kopf.on.login(registry=registry)(self._login)
-        for kind in (*WATCHED_KINDS, *self._optional):
+        for kind in self._kinds:
             kopf.on.event(kind.group, kind.version, kind.plural, registry=registry, id=kind.plural)(
                 self._handler(kind)
             )
@@ -142,6 +152,12 @@ class KopfFeed:
             # Service account tokens are rotated: read them again from time to time.
             expiration=datetime.now(UTC) + _LOGIN_PERIOD if token else None,
         )
+
+
+def _task_name(kind: Kind) -> str:
+    """What kopf calls the task that watches a kind in the whole cluster."""
+    group = f".{kind.group}" if kind.group else ""
+    return f"{_WATCH_TASK}{kind.plural}.{kind.version}{group}@None"
 
 
 def _cause(task: asyncio.Task[Any]) -> str:

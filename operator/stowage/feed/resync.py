@@ -1,7 +1,7 @@
 """Lists everything from time to time: fills the cache at the start, prunes what watches failed to report as gone.
 
-After every round each key is looked at again, optional kinds are rediscovered, and the watchdog learns what the
-watches should have delivered.
+After every round each key is looked at again, and the watchdog learns what the watches should have delivered. Optional
+kinds are rediscovered between the rounds too: to ask for them is cheap.
 """
 
 from __future__ import annotations
@@ -16,8 +16,17 @@ from stowage.feed.discovery import installed_kinds
 from stowage.feed.hub import Hub
 from stowage.feed.watchdog import Watchdog
 from stowage.kube.client import KubeClient, Selector
-from stowage.kube.errors import ApiError
-from stowage.kube.kinds import CHILD_KINDS, LLM_DEPLOYMENT, NODE, POD, RESOURCE_QUOTA, ROOM_KINDS, Kind
+from stowage.kube.errors import ApiError, Forbidden, NotFound
+from stowage.kube.kinds import (
+    CHILD_KINDS,
+    LLM_DEPLOYMENT,
+    NODE,
+    OPTIONAL_KINDS,
+    POD,
+    RESOURCE_QUOTA,
+    ROOM_KINDS,
+    Kind,
+)
 from stowage.kube.store import Change
 from stowage.render.names import MANAGED_BY_LABEL, MANAGER
 
@@ -25,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 OWN = Selector(label=f"{MANAGED_BY_LABEL}={MANAGER}")
 LIVE_PODS = Selector(field="status.phase!=Succeeded,status.phase!=Failed")
-SELECTORS = {POD: LIVE_PODS, **dict.fromkeys(CHILD_KINDS, OWN)}
+SELECTORS = {POD: LIVE_PODS, **dict.fromkeys((*CHILD_KINDS, *OPTIONAL_KINDS), OWN)}
 """What the watches and the LISTs are narrowed to; kinds that are not named are read whole."""
 
 _FIRST = (NODE, POD, RESOURCE_QUOTA, *CHILD_KINDS, LLM_DEPLOYMENT)
@@ -33,7 +42,7 @@ _FIRST = (NODE, POD, RESOURCE_QUOTA, *CHILD_KINDS, LLM_DEPLOYMENT)
 
 @dataclass(frozen=True, slots=True)
 class ResyncTimes:
-    """Seconds between two rounds, between two checks of the watchdog, and before a failed round is repeated.
+    """Seconds between two rounds, between two checks in between, and before a failed round is repeated.
 
     `first` is short: what was deleted between the LIST at the start and the beginning of the watches is a ghost.
     """
@@ -45,7 +54,10 @@ class ResyncTimes:
 
 
 class Resync:
-    """One instance per process; `namespaces` are those that are served, empty for all."""
+    """One instance per process; `namespaces` are those that are served, empty for all.
+
+    `on_kinds` is told which optional kinds can be used.
+    """
 
     def __init__(
         self,
@@ -54,30 +66,63 @@ class Resync:
         watchdog: Watchdog,
         namespaces: tuple[str, ...],
         on_ghosts: Callable[[int], None],
+        on_kinds: Callable[[frozenset[Kind]], None] = lambda _: None,
     ) -> None:
         self._client = client
         self._hub = hub
         self._watchdog = watchdog
         self._namespaces: tuple[str | None, ...] = namespaces or (None,)
         self._on_ghosts = on_ghosts
+        self._on_kinds = on_kinds
+        self._unusable: set[Kind] = set()
+        self._discovery = asyncio.Lock()
 
     async def round(self) -> None:
         """List every kind once and look at every key; raises ApiError."""
-        found = await installed_kinds(self._client)
         for kind in _FIRST:
-            await self._list_everywhere(kind, SELECTORS.get(kind, Selector()), watched=True)
-        self._hub.knowledge.optional_kinds = frozenset(
-            [kind for kind in found if await self._try_optional(kind)]
-        )
+            await self._list_everywhere(kind)
+        async with self._discovery:
+            installed = await installed_kinds(self._client)
+            self._use(frozenset([kind for kind in installed if await self._try_optional(kind)]))
         self._hub.wake_all()
 
+    async def rediscover(self) -> None:
+        """Begin to use the optional kinds that have appeared, and forget those that are gone; raises ApiError."""
+        async with self._discovery:
+            known = self._hub.knowledge.optional_kinds
+            installed = await installed_kinds(self._client)
+            fresh = [kind for kind in installed - known if await self._try_optional(kind)]
+            changed = self._use(known & installed | frozenset(fresh))
+        if changed:
+            self._hub.wake_all()
+
+    def _use(self, kinds: frozenset[Kind]) -> bool:
+        """Make these the optional kinds; gives whether they were others before."""
+        known = self._hub.knowledge.optional_kinds
+        for kind in known - kinds:
+            self._watchdog.keep_only(kind, ())
+            self._hub.react(self._hub.knowledge.store.forget(kind))
+        self._hub.knowledge.optional_kinds = kinds
+        self._on_kinds(kinds)
+        for kind in known ^ kinds:
+            logger.info("%s is %s.", kind.kind, "used from now on" if kind in kinds else "not used any more")
+        return known != kinds
+
     async def _try_optional(self, kind: Kind) -> bool:
-        """A kind that cannot be read counts as not installed: it is a convenience, and must not hold up the rest."""
+        """A kind that cannot be read counts as not installed: it is a convenience, and must not hold up the rest.
+
+        Where it could be read before, only a clear answer of the server counts, not a server that is busy.
+        """
         try:
-            await self._list_everywhere(kind, OWN, watched=False)
+            await self._list_everywhere(kind)
         except ApiError as error:
-            logger.warning("%s is installed but cannot be used yet: %s", kind.kind, error)
-            return False
+            if kind not in self._unusable:
+                logger.warning("%s is installed but cannot be used yet: %s", kind.kind, error)
+            used = kind in self._hub.knowledge.optional_kinds and not isinstance(error, (NotFound, Forbidden))
+            if not used:
+                self._unusable.add(kind)
+            return used
+        self._unusable.discard(kind)
         return True
 
     async def run(self, times: ResyncTimes) -> None:
@@ -87,22 +132,22 @@ class Resync:
         while True:
             await asyncio.sleep(min(times.check, max(0.0, due - loop.time())))
             self._watchdog.check(loop.time())
-            if loop.time() < due:
-                continue
             try:
-                await self.round()
-                due = loop.time() + times.interval
+                if loop.time() < due:
+                    await self.rediscover()
+                else:
+                    await self.round()
+                    due = loop.time() + times.interval
             except ApiError as error:
                 logger.warning("Resync failed: %s", error)
-                due = loop.time() + times.retry
+                due = max(due, loop.time() + times.retry)
 
-    async def _list_everywhere(self, kind: Kind, selector: Selector, *, watched: bool) -> None:
+    async def _list_everywhere(self, kind: Kind) -> None:
         seen: set[str] = set()
         for namespace in (None,) if kind in ROOM_KINDS else self._namespaces:
-            change, uids = await self._list(kind, namespace, selector)
+            change, uids = await self._list(kind, namespace, SELECTORS.get(kind, Selector()))
             seen |= uids
-            if watched:
-                self._watchdog.listed(kind, change.updates, asyncio.get_running_loop().time())
+            self._watchdog.listed(kind, change.updates, asyncio.get_running_loop().time())
         self._watchdog.keep_only(kind, seen)
 
     async def _list(self, kind: Kind, namespace: str | None, selector: Selector) -> tuple[Change, set[str]]:

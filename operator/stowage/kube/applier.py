@@ -7,19 +7,23 @@ changed since the last one. Nothing that is being deleted is written to. What sh
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from typing import Any
 
-from stowage.kube.client import KubeClient
-from stowage.kube.errors import Conflict, NotFound
+from stowage.kube.client import FIELD_MANAGER, KubeClient
+from stowage.kube.errors import Conflict, Invalid, NotFound
 from stowage.kube.facts import owner_key
 from stowage.kube.kinds import kind_of
 from stowage.kube.ownership import holder, is_left_behind, is_ours, names_owner
 from stowage.kube.store import Change, Store
+from stowage.kube.takeover import taken_over
 from stowage.render.canonical import digest
 from stowage.world import Key, ObjectRef
+
+logger = logging.getLogger(__name__)
 
 
 class Decision(Enum):
@@ -208,18 +212,47 @@ class Applier:
         for item in todo:
             ref = ObjectRef.of(item.intent)
             try:
-                answer = await self._client.apply(_with_uid(item.intent, item.live))
+                answer, sent = await self._apply(item, key, owner_uid)
             except (Conflict, NotFound):
                 # Somebody deleted or replaced the object between our look and our write: look again, later.
                 self._memory(key).pop(ref, None)
                 changes.append((await self._fetch(ref, key, owner_uid)).change)
                 return replace(so_far, writes=writes, stale=True, change=Change.merged(changes))
-            writes += 1
+            writes += sent
             changes.append(self._store.observe(kind_of(item.intent), answer))
             self._memory(key)[ref] = Remembered(
                 answer["metadata"]["uid"], live_digest(answer), digest(item.intent, 64)
             )
         return replace(so_far, writes=writes, change=Change.merged(changes))
+
+    async def _apply(self, item: _Todo, key: Key, owner_uid: str) -> tuple[dict[str, Any], int]:
+        """Apply one intent; gives the answer and the number of writes that it took."""
+        wanted = _with_uid(item.intent, item.live)
+        try:
+            return await self._client.apply(wanted), 1
+        except Invalid as refusal:
+            if item.live is None or not await self._take_over(item.live, refusal, key, owner_uid):
+                raise
+        return await self._client.apply(wanted), 2
+
+    async def _take_over(self, known: Mapping[str, Any], refusal: Invalid, key: Key, owner_uid: str) -> bool:
+        """Take the refused fields of an object of ours from those who have edited it.
+
+        Gives False when nobody else holds any: so one foreign edit costs one write here, whatever comes of it.
+        """
+        live = await self._client.get(ObjectRef.of(known))
+        metadata = live["metadata"]
+        same = metadata["uid"] == known["metadata"]["uid"] and not metadata.get("deletionTimestamp")
+        if not same or not is_ours(live, key, owner_uid):
+            return False
+        entries = taken_over(
+            metadata.get("managedFields") or (), live["apiVersion"], FIELD_MANAGER, refusal.fields
+        )
+        if entries is None:
+            return False
+        logger.info("Edited by hand so that an apply is refused, put back now: %s", refusal.message)
+        await self._client.set_managed_fields(live, entries)
+        return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ the work queue does that. It has no way to ask for a Secret.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
@@ -24,6 +24,7 @@ FIELD_MANAGER = "stowage"
 PAGE_SIZE = 500
 _APPLY = "application/apply-patch+yaml"
 _JSON = "application/json"
+_JSON_PATCH = "application/json-patch+json"
 
 RequestObserver = Callable[[str, str], None]
 """Called with the HTTP method and the status code (or `<error>`) of every request."""
@@ -106,6 +107,23 @@ class KubeClient:
         """Server-side apply of the status; `intent` has apiVersion, kind, metadata and status only."""
         return await self._apply(intent, "status")
 
+    async def set_managed_fields(
+        self, live: Mapping[str, Any], managed_fields: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """Say who holds which field of exactly this version of an object; raises Conflict for another version."""
+        metadata = live["metadata"]
+        path = kind_of(live).path(metadata.get("namespace"), metadata["name"])
+        patch = [
+            {"op": "replace", "path": f"/metadata/{name}", "value": value}
+            for name, value in (
+                ("uid", metadata["uid"]),
+                ("resourceVersion", metadata["resourceVersion"]),
+                ("managedFields", managed_fields),
+            )
+        ]
+        query = {"fieldManager": FIELD_MANAGER}
+        return await self._send("PATCH", path, query, patch, content_type=_JSON_PATCH)
+
     async def delete(self, ref: ObjectRef, uid: str) -> dict[str, Any]:
         """Delete in the background exactly the object with `uid`; raises Conflict for another one."""
         body = {
@@ -153,7 +171,7 @@ class KubeClient:
         method: str,
         path: str,
         query: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         *,
         content_type: str = _JSON,
         timeout_seconds: float | None = None,

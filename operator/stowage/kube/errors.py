@@ -46,7 +46,14 @@ class Unauthorized(ApiError):
 
 
 class Invalid(ApiError):
-    """The object was refused by validation; trying again with the same content is of no use."""
+    """The object was refused by validation; trying again with the same content is of no use.
+
+    `fields` are the paths that the server names as the causes (`spec.ports[1].name`).
+    """
+
+    def __init__(self, status: int, reason: str, message: str, fields: tuple[str, ...] = ()) -> None:
+        super().__init__(status, reason, message)
+        self.fields = fields
 
 
 class Gone(ApiError):
@@ -87,9 +94,13 @@ def error_from_response(status: int, headers: Mapping[str, str], body: bytes) ->
         return Throttled(status, reason or "TooManyRequests", message, _retry_after(headers))
     if status == 409 and reason == "AlreadyExists":
         return AlreadyExists(status, reason, message)
-    if status == 422 and _names_another_uid(answer):
+    fields = _refused_fields(answer)
+    if status == 422 and "metadata.uid" in fields:
+        # An apply with the uid of an object that was replaced meanwhile: the server calls that invalid.
         return Conflict(status, reason, message)
     kind = _BY_STATUS.get(status, Unreachable if status >= 500 else ApiError)
+    if kind is Invalid:
+        return Invalid(status, reason or kind.__name__, message, fields)
     return kind(status, reason or kind.__name__, message)
 
 
@@ -101,10 +112,9 @@ def _status_object(body: bytes) -> Mapping[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-def _names_another_uid(answer: Mapping[str, Any]) -> bool:
-    """An apply with the uid of an object that was replaced meanwhile: the server calls that invalid, not a conflict."""
+def _refused_fields(answer: Mapping[str, Any]) -> tuple[str, ...]:
     causes = (answer.get("details") or {}).get("causes") or ()
-    return any(cause.get("field") == "metadata.uid" for cause in causes)
+    return tuple(str(cause["field"]) for cause in causes if cause.get("field"))
 
 
 def _retry_after(headers: Mapping[str, str]) -> float:

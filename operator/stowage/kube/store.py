@@ -126,6 +126,10 @@ class Store:
             return Change()
         return self._remove(kind, name)
 
+    def forget(self, kind: Kind) -> Change:
+        """Forget every object of a kind that the server does not have any more."""
+        return Change.merged([self._remove(kind, name) for name in list(self._entries.get(kind, {}))])
+
     def replace(
         self, kind: Kind, items: Iterable[Mapping[str, Any]], version: str, namespace: str | None
     ) -> Change:
