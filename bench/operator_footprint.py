@@ -77,11 +77,9 @@ def measure(stack: Stack, minutes: float) -> list[tuple[str, str]]:
     before = writes(stack)
     time.sleep(60.0 * minutes)
     after = writes(stack)
-    process = operator.service.process
-    assert process is not None
     return [
         ("start to work", f"{seconds_to_work:.1f} s"),
-        ("resident memory", f"{resident_bytes(process.pid) / 2**20:.0f} MiB"),
+        ("resident memory", f"{operator.metric('process_resident_memory_bytes ') / 2**20:.0f} MiB"),
         (f"API writes for one idle object in {minutes:g} minutes", f"{after - before:.0f}"),
     ]
 
@@ -95,13 +93,6 @@ def writes(stack: Stack) -> float:
         for sample in family.samples
         if sample.labels.get("resource") in _KINDS and sample.labels.get("verb") in _WRITES
     )
-
-
-def resident_bytes(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    raise SystemExit(f"process {pid} is gone")
 
 
 if __name__ == "__main__":

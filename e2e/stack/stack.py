@@ -22,7 +22,7 @@ from e2e.controlplane.control_plane import ControlPlane
 from e2e.controlplane.inside_http import InsideConnection
 from e2e.controlplane.ports import free_ports
 from e2e.controlplane.progress import Reporter
-from e2e.stack.operator_process import OperatorProcess
+from e2e.stack.operator_process import AT_WORK, OperatorProcess
 from e2e.stack.service import Service, ServiceFailed
 from stowage import __version__
 from tools.build_agent import build_agent
@@ -33,8 +33,6 @@ HUB_ADDRESS = "10.244.255.254"
 HUB_PORT = 8080
 OPERATOR_NAMESPACE = "stowage-system"
 OPERATOR_ACCOUNT = "stowage"
-AT_WORK = "At work"
-"""What the operator logs once it holds the Lease and has listed the cluster."""
 AGENT_IMAGE = f"ghcr.io/stowage-dev/stowage:{__version__}"
 _READY_SECONDS = 60.0
 
@@ -195,7 +193,7 @@ class Stack:
         agent_image: str = AGENT_IMAGE,
         variables: Mapping[str, str] | None = None,
         wait: bool = True,
-    ) -> OperatorProcess:
+    ) -> OperatorProcess[Service]:
         """Start an operator with its own token; `agent_image` stands for its version.
 
         `variables` are added to those of the stack. With `wait` it is at work when this returns.
@@ -213,7 +211,8 @@ class Stack:
             **self.operator_variables,
             **(variables or {}),
         }
-        service = self._service(name, [sys.executable, "-m", "stowage.app"], environment)
+        command = [sys.executable, "-m", "e2e.stack.keeper", sys.executable, "-m", "stowage.app"]
+        service = self._service(name, command, environment)
         if wait:
             self._start(service, lambda: service.wrote(AT_WORK))
         else:
