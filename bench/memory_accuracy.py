@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -22,12 +23,12 @@ from bench.accuracy.report import show
 from bench.accuracy.score import summary
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--cases", type=Path, required=True)
     parser.add_argument("--models", type=Path, required=True)
     parser.add_argument("--json", type=Path, metavar="OUT", help="also write cases and summary as JSON")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     try:
         cases = read_cases(options.cases)
     except (OSError, ValueError) as problem:
