@@ -9,7 +9,7 @@ VENV = $$($(BOOTSTRAP) venv)
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo down test check format crds bench env lock clean
+.PHONY: help demo down test golden check format crds bench env lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,10 @@ test: ## Run all tests, on real parts (PYTEST_ARGS="-k name" for some)
 	@venv=$(VENV) && vllm=$$($(BOOTSTRAP) vllm) && "$$venv/bin/python" -m e2e.controlplane build >/dev/null && \
 	STOWAGE_VLLM_ENV="$$vllm" "$$venv/bin/python" -m tools.run_tests $(PYTEST_ARGS)
 
+golden: ## Ask vLLM's own code again for every golden value of the memory model
+	@venv=$(VENV) && vllm=$$($(BOOTSTRAP) vllm) && \
+	STOWAGE_VLLM_ENV="$$vllm" "$$venv/bin/python" tests/memory/oracle/regenerate.py
+
 check: ## Run every static check: format, lint, types, layers, generated files
 	@venv=$(VENV) && "$$venv/bin/python" -m tools.check
 
@@ -34,8 +38,10 @@ format: ## Format the code
 crds: ## Generate the CRD and the reference pages from the models
 	@venv=$(VENV) && "$$venv/bin/python" -m tools.generate_crd && "$$venv/bin/python" -m tools.generate_docs
 
-bench: ## Run the benchmarks; each prints a table
-	@venv=$(VENV) && for script in bench/*.py; do echo "== $$script"; "$$venv/bin/python" "$$script" || exit 1; done
+bench: ## Run the benchmarks; each prints a table (CASES=FILE MODELS=DIR: also score the memory model)
+	@venv=$(VENV) && "$$venv/bin/python" bench/operator_footprint.py && if [ -n "$(CASES)" ]; then \
+	"$$venv/bin/python" bench/memory_accuracy.py --cases "$(CASES)" --models "$(MODELS)"; \
+	else echo "bench/memory_accuracy.py needs measured start-ups: make bench CASES=FILE.jsonl MODELS=DIR"; fi
 
 env: ## Print the shell lines that put this checkout's commands on PATH: eval "$$(make -s env)"
 	@$(BOOTSTRAP) env

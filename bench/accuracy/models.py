@@ -1,4 +1,5 @@
-"""The folder of model configurations: `<org>--<name>/config.json`, optionally `checkpoint.json`, and `index.json`."""
+"""The folder of model configurations: `<org>--<name>/config.json`, where there is one `hf_quant_config.json`, and
+`index.json` from model id to folder."""
 
 from __future__ import annotations
 
@@ -38,6 +39,13 @@ class ModelFolder:
         if not path.exists():
             return f"there is no config.json for {model_id}"
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        summary = summarize({}, source=f"hf://{model_id}", revision="0" * 40, config=config)
+        sidecar = folder / "hf_quant_config.json"
+        summary = summarize(
+            {},
+            source=f"hf://{model_id}",
+            revision="0" * 40,
+            config=config,
+            quantization=json.loads(sidecar.read_text(encoding="utf-8")) if sidecar.exists() else None,
+        )
         answer = read_profile(summary)
         return answer.message if isinstance(answer, Refusal) else answer

@@ -97,7 +97,9 @@ def test_several_fields_that_are_not_supported_have_a_line_each(files: Path) -> 
 
 
 def test_an_architecture_that_is_not_supported_ends_with_1(files: Path) -> None:
-    (files / "model" / "config.json").write_text(json.dumps(llama_config(architectures=["NoSuchForCausalLM"])))
+    (files / "model" / "config.json").write_text(
+        json.dumps(llama_config(architectures=["NoSuchForCausalLM"]))
+    )
     code, out, _ = run(files)
     assert code == 1
     assert "UnsupportedArchitecture" in out

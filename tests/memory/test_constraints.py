@@ -46,7 +46,7 @@ LLAMA = "meta-llama--Llama-3.1-8B-Instruct"
             LLAMA, H100, {"kv_cache_memory_bytes": 0}, "InvalidSpec", "kv_cache_memory_bytes", id="no KV cache"
         ),
         pytest.param(LLAMA, H100, {"dtype": "int8"}, "UnsupportedDtype", "int8", id="a dtype nobody knows"),
-        pytest.param(LLAMA, H100, {"kv_cache_dtype": "nvfp4"}, "UnsupportedDtype", "nvfp4", id="a KV dtype not sized"),
+        pytest.param(LLAMA, H100, {"kv_cache_dtype": "int3"}, "UnsupportedDtype", "int3", id="a KV dtype not sized"),
         pytest.param(LLAMA, T4, {"dtype": "bfloat16"}, "UnsupportedDtype", "Tesla-T4", id="bfloat16 before Ampere"),
         pytest.param(LLAMA, NODE, {}, "PinConflict", "kv_cache_memory_bytes", id="a CPU node without pinned KV"),
         pytest.param(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from stowage.memory.layout import RankLayout
+from stowage.memory.quantized_kernels import Kernels
 from stowage.memory.weights import rank_tensors, rank_weights, unsharded_parameter_bytes
 from tests.memory.support import GIB
 from tests.model.support import TINY, config_of, profile_of, published
@@ -41,8 +42,10 @@ def test_a_rank_holds_what_vllm_itself_creates(model: str, row: dict[str, Any]) 
         expert_parallel=row["expert_parallel"],
     )
     assert profile.dtype == row["dtype"]
-    assert rank_weights(profile, layout, row["dtype"]).tensor_bytes == row["bytes"]
-    assert len(list(rank_tensors(profile, layout))) == row["tensors"]
+    # MXFP4 experts are padded for their kernel before they are created; the oracle pretends to be Marlin's.
+    kernels = Kernels(80, (0, 32, 0)) if profile.quantization == "mxfp4" else None
+    assert rank_weights(profile, layout, row["dtype"], None, kernels).tensor_bytes == row["bytes"]
+    assert len(list(rank_tensors(profile, layout, kernels))) == row["tensors"]
     assert profile.default_max_model_len == row["max_model_len"]
 
 

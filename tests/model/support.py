@@ -9,7 +9,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from stowage.model.architectures import stored_tensors
 from stowage.model.config_json import read_profile
 from stowage.model.profile import AttentionProfile, ModelProfile
 from stowage_runtime.contract import CheckpointSummary, summarize
@@ -64,8 +63,18 @@ def attention_of(profile: ModelProfile, layer: int = 0) -> AttentionProfile:
 
 
 def headers_of(profile: ModelProfile, dtype: str = "BF16") -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Give the headers that a complete checkpoint of this model has."""
-    return {name: (dtype, shape) for name, shape in stored_tensors(profile).items()}
+    """Give the headers that a complete checkpoint of this model has; `dtype` is that of plain weights."""
+    found = {
+        kept.name: (kept.dtype or dtype, kept.shape)
+        for tensor in profile.outer_tensors
+        for kept in tensor.stored
+    }
+    for number, layer in enumerate(profile.layers):
+        for tensor in layer.tensors:
+            found.update(
+                {kept.name.format(number): (kept.dtype or dtype, kept.shape) for kept in tensor.stored}
+            )
+    return found
 
 
 def write_weights(path: Path, headers: dict[str, tuple[str, tuple[int, ...]]]) -> None:

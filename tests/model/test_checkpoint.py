@@ -9,6 +9,7 @@ import pytest
 from stowage.api.refusal import Refusal
 from stowage.model.config_json import read_profile
 from stowage.model.profile import ModelProfile
+from stowage_runtime.contract.checkpoint_summary import tensor_bytes
 from tests.model.support import MODELS, TINY, config_of, headers_of, profile_of, published, summary_of
 
 
@@ -19,7 +20,7 @@ def test_a_complete_checkpoint_agrees_with_its_configuration(folder: str) -> Non
     assert isinstance(profile, ModelProfile)
     assert profile.parameter_evidence == "headers"
     assert profile.notes == expected.notes
-    assert profile.checkpoint_bytes == sum(2 * _elements(shape) for _, shape in headers_of(expected).values())
+    assert profile.checkpoint_bytes == sum(tensor_bytes(*header) for header in headers_of(expected).values())
 
 
 @pytest.mark.parametrize(

@@ -87,12 +87,12 @@ async def test_sharded_checkpoints_are_read_by_their_index(hub: Hub, folder: Pat
 
 
 async def test_the_quantisation_sidecar_is_carried_along(hub: Hub, folder: Path) -> None:
-    (folder / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": "FP8"}}))
+    (folder / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": "W4A8_AWQ"}}))
     summary = await resolve(SOURCE, None)
     assert isinstance(summary, CheckpointSummary)
     answer = read_profile(summary)
     assert isinstance(answer, Refusal)
-    assert "FP8" in answer.message
+    assert "W4A8_AWQ" in answer.message
 
 
 async def test_a_gated_model_is_read_with_a_token(hub: Hub) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from stowage.memory.encoder import encoder_bytes
 from stowage.memory.estimates import (
     Estimate,
     dense_activation_band,
@@ -45,7 +46,7 @@ def activation_bytes(setting: Setting, layout: RankLayout) -> Estimate:
         peak = Estimate(
             max(peak.value, sampler.value), max(peak.low, sampler.low), max(peak.high, sampler.high)
         )
-    return peak
+    return peak.plus(encoder_bytes(setting, layout, peak))
 
 
 def latent_workspace_tokens(setting: Setting) -> int:

@@ -37,6 +37,18 @@ class AllocatedBytes:
             self.segment_bytes + number_of_bytes,
         )
 
+    def joined(self, other: AllocatedBytes) -> AllocatedBytes:
+        """Add another set of tensors; segments are not shared between the two."""
+        return AllocatedBytes(
+            self.tensor_bytes + other.tensor_bytes,
+            self.block_bytes + other.block_bytes,
+            self.segment_bytes + other.segment_bytes,
+        )
+
+
+NO_BYTES: Final = AllocatedBytes(0, 0, 0)
+"""No tensors at all."""
+
 
 def block_bytes(tensor_bytes: int, split_limit_bytes: int | None) -> int:
     """Give the allocator block of a fresh tensor; `split_limit_bytes` None means that no limit is set."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from stowage.api.reasons import Reason
 from stowage.api.refusal import Refusal
 from stowage.memory.band import Band
 from stowage.memory.batch_limits import default_batch_limits
@@ -20,6 +19,8 @@ from stowage.memory.engine_version import EngineVersion, engine_on
 from stowage.memory.kv_budget import KvBudget, kv_budget
 from stowage.memory.ledger import Ledger
 from stowage.memory.margins import margins
+from stowage.memory.quantization_rules import check_quantization
+from stowage.memory.quantized_on_load import check_load_peak, quantized_on_load
 from stowage.memory.rank import rank_terms
 from stowage.memory.setting import Setting
 from stowage.memory.shape import EngineShape
@@ -56,10 +57,19 @@ def rank_ledgers(
     profile: ModelProfile, shape: EngineShape, device: DeviceMemory, version: EngineVersion
 ) -> tuple[Ledger, ...] | Refusal:
     """Give one ledger for each pipeline stage, as its ranks are alike; all carry the smallest block count."""
-    setting = Setting(profile, shape, device, _on(version, device))
-    refusal = check_shape(profile, shape, device) or _check_kv_dtype(setting)
+    loaded = quantized_on_load(profile, shape.quantization, version)
+    if isinstance(loaded, Refusal):
+        return loaded
+    setting = Setting(loaded, shape, device, _on(version, device))
+    refusal = (
+        check_shape(loaded, shape, device)
+        or check_quantization(loaded, shape, device, version)
+        or check_load_peak(profile, shape, device, version)
+    )
     if refusal is not None:
         return refusal
+    if isinstance(setting.kv_cache, Refusal):
+        return setting.kv_cache
     budgets = [
         kv_budget(setting, rank_terms(setting, stage)) for stage in range(shape.pipeline_parallel_size)
     ]
@@ -89,14 +99,6 @@ def _on(version: EngineVersion, device: DeviceMemory) -> EngineVersion:
     return version if device.is_cpu else engine_on(version, device.compute_capability)
 
 
-def _check_kv_dtype(setting: Setting) -> Refusal | None:
-    if setting.kv_element_bytes is not None:
-        return None
-    message = f"kv_cache_dtype {setting.shape.kv_cache_dtype!r} is not sized by this version."
-    hint = "Use auto, bfloat16, float16, fp8, fp8_e4m3 or fp8_e5m2."
-    return Refusal(Reason.UNSUPPORTED_DTYPE, message, hint)
-
-
 def _tightness(entry: Ledger) -> tuple[int, int]:
     verdicts = ("DoesNotFit", "Tight", "Fits")
     return verdicts.index(entry.verdict), entry.kv_cache_bytes - entry.kv_needed_bytes
@@ -107,7 +109,7 @@ def _ledger(setting: Setting, budget: KvBudget, num_blocks: int) -> Ledger:
     verdict, refusal, caution = judge(margins(setting, budget))
     available, band = budget.available_bytes(length), budget.band(length)
     limit = setting.profile.max_model_len
-    concurrency = num_blocks / terms.pool.blocks_per_request(length)
+    pool = terms.pool
     return Ledger(
         rank=terms.name,
         total_bytes=setting.device.total_bytes,
@@ -121,11 +123,11 @@ def _ledger(setting: Setting, budget: KvBudget, num_blocks: int) -> Ledger:
         cuda_graph_bytes=int(terms.graphs.value),
         kv_cache_bytes=available,
         kv_cache_band=band,
-        block_size=terms.pool.block_size,
+        block_size=pool.block_size,
         num_gpu_blocks=num_blocks,
-        kv_tokens=_kv_tokens(setting, budget, num_blocks, concurrency),
-        kv_bytes_per_token=terms.pool.bytes_per_token,
-        max_concurrency=concurrency,
+        kv_tokens=pool.tokens(num_blocks, length),
+        kv_bytes_per_token=pool.bytes_per_token,
+        max_concurrency=pool.concurrency(num_blocks, length),
         verdict=verdict,
         refusal=refusal,
         largest_max_model_len=budget.largest_max_model_len(limit),
@@ -137,14 +139,6 @@ def _ledger(setting: Setting, budget: KvBudget, num_blocks: int) -> Ledger:
         caution=caution,
         host_memory_bytes=_host_bytes(setting, budget),
     )
-
-
-def _kv_tokens(setting: Setting, budget: KvBudget, num_blocks: int, concurrency: float) -> int:
-    """Count tokens as the release prints them: from the concurrency, or from blocks shared among groups."""
-    pool = budget.terms.pool
-    if setting.version.capacity_report == "concurrency":
-        return int(concurrency * setting.shape.max_model_len)
-    return num_blocks // len(pool.groups) * pool.block_size
 
 
 def _host_bytes(setting: Setting, budget: KvBudget) -> int:

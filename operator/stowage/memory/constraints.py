@@ -10,19 +10,37 @@ from functools import lru_cache
 
 from stowage.api.reasons import Reason
 from stowage.api.refusal import Refusal
+from stowage.memory.context_parallel import check_context_parallelism
 from stowage.memory.device import DeviceMemory
+from stowage.memory.encoder_limits import check_encoders
 from stowage.memory.shape import EngineShape
 from stowage.model.dtype import element_type
-from stowage.model.profile import AttentionProfile, LayerProfile, ModelProfile, StateProfile
+from stowage.model.profile import (
+    AttentionProfile,
+    LatentAttentionProfile,
+    LayerProfile,
+    MlpProfile,
+    ModelProfile,
+    MoeProfile,
+    StateProfile,
+)
 
 _MAX_SUGGESTED_RANKS = 16
 
 
 def check_shape(profile: ModelProfile, shape: EngineShape, device: DeviceMemory) -> Refusal | None:
     """Give the first rule that the shape breaks, or None where the engine would accept it."""
-    parallel = check_parallelism(profile, shape.tensor_parallel_size, shape.pipeline_parallel_size)
+    parallel = check_parallelism(
+        profile,
+        shape.tensor_parallel_size,
+        shape.pipeline_parallel_size,
+        data_parallel_size=shape.data_parallel_size,
+        expert_parallel=shape.enable_expert_parallel,
+    )
     return (
         parallel
+        or check_context_parallelism(profile, shape.tensor_parallel_size, shape.decode_context_parallel_size)
+        or check_encoders(profile, shape)
         or _check_limits(profile, shape)
         or _check_precision(shape, device)
         or _check_cpu(shape, device)
@@ -31,17 +49,25 @@ def check_shape(profile: ModelProfile, shape: EngineShape, device: DeviceMemory)
 
 @lru_cache(maxsize=1024)
 def check_parallelism(
-    profile: ModelProfile, tensor_parallel_size: int, pipeline_parallel_size: int
+    profile: ModelProfile,
+    tensor_parallel_size: int,
+    pipeline_parallel_size: int,
+    *,
+    data_parallel_size: int = 1,
+    expert_parallel: bool = False,
 ) -> Refusal | None:
-    """Check that heads, feed-forward, vocabulary and layers can be split this way."""
-    tp, pp = tensor_parallel_size, pipeline_parallel_size
-    if tp < 1 or pp < 1:
-        message = f"Parallel sizes are tensor {tp} and pipeline {pp}; both must be at least 1."
+    """Check that heads, feed-forward, experts, vocabulary and layers can be split this way."""
+    tp, pp, dp = tensor_parallel_size, pipeline_parallel_size, data_parallel_size
+    if min(tp, pp, dp) < 1:
+        message = f"Parallel sizes are tensor {tp}, pipeline {pp} and data {dp}; each must be at least 1."
         return Refusal(Reason.INVALID_PARALLELISM, message)
-    problem = _indivisible(profile, tp)
+    if expert_parallel and not has_experts(profile):
+        message = "Expert parallelism is asked for, but the model has no experts."
+        return Refusal(Reason.INVALID_PARALLELISM, message, "Leave enable_expert_parallel out.")
+    problem = _indivisible(profile, tp, dp, expert_parallel)
     if problem is not None:
-        sizes = ", ".join(map(str, tensor_parallel_sizes(profile)))
-        return Refusal(Reason.INVALID_PARALLELISM, problem, f"This model works with TP {sizes}.")
+        hint = _what_divides(profile, tp, dp, expert_parallel)
+        return Refusal(Reason.INVALID_PARALLELISM, problem, hint)
     if pp > profile.num_layers:
         message = f"Pipeline parallel size {pp} is larger than the model's {profile.num_layers} layers."
         return Refusal(Reason.INVALID_PARALLELISM, message, f"Use at most {profile.num_layers}.")
@@ -49,14 +75,34 @@ def check_parallelism(
 
 
 @lru_cache(maxsize=256)
-def tensor_parallel_sizes(profile: ModelProfile) -> tuple[int, ...]:
+def tensor_parallel_sizes(
+    profile: ModelProfile, data_parallel_size: int = 1, expert_parallel: bool = False
+) -> tuple[int, ...]:
     """Give the tensor parallel sizes up to 16 that the model can be split by."""
-    return tuple(size for size in range(1, _MAX_SUGGESTED_RANKS + 1) if _indivisible(profile, size) is None)
+    return tuple(
+        size
+        for size in range(1, _MAX_SUGGESTED_RANKS + 1)
+        if _indivisible(profile, size, data_parallel_size, expert_parallel) is None
+    )
 
 
-def _indivisible(profile: ModelProfile, tp: int) -> str | None:
+@lru_cache(maxsize=256)
+def has_experts(profile: ModelProfile) -> bool:
+    """Tell whether any layer is a mixture of experts."""
+    return any(isinstance(layer.feed_forward, MoeProfile) for layer in dict.fromkeys(profile.layers))
+
+
+def _what_divides(profile: ModelProfile, tp: int, dp: int, expert_parallel: bool) -> str:
+    sizes = ", ".join(map(str, tensor_parallel_sizes(profile, dp, expert_parallel)))
+    ways = [f"with TP {sizes}"] if sizes else []
+    if not expert_parallel and has_experts(profile) and _indivisible(profile, tp, dp, True) is None:
+        ways.append(f"with enable_expert_parallel at TP {tp}")
+    return f"This model works {' or '.join(ways)}." if ways else "Use fewer data parallel ranks."
+
+
+def _indivisible(profile: ModelProfile, tp: int, dp: int, expert_parallel: bool) -> str | None:
     for layer in dict.fromkeys(profile.layers):
-        problem = _indivisible_layer(layer, tp)
+        problem = _indivisible_layer(layer, tp) or _indivisible_experts(layer, tp, dp, expert_parallel)
         if problem is not None:
             return problem
     if profile.padded_vocab_size % tp:
@@ -64,16 +110,49 @@ def _indivisible(profile: ModelProfile, tp: int) -> str | None:
     return None
 
 
+def _indivisible_experts(layer: LayerProfile, tp: int, dp: int, expert_parallel: bool) -> str | None:
+    """Experts are divided by TP times DP, shared ones by TP; under expert parallelism each stays whole."""
+    moe, ranks = layer.feed_forward, tp * dp
+    if not isinstance(moe, MoeProfile):
+        return None
+    if expert_parallel and moe.num_experts < ranks:
+        return f"There are only {moe.num_experts} experts for {ranks} ranks."
+    if not expert_parallel and moe.intermediate_size % ranks:
+        by = f"TP {tp}" if dp == 1 else f"TP {tp} times DP {dp}"
+        return f"{by} does not divide the expert size of {moe.intermediate_size}."
+    if moe.shared_intermediate_size % tp:
+        return f"TP {tp} does not divide the shared expert's size of {moe.shared_intermediate_size}."
+    return None
+
+
+def _indivisible_state(state: StateProfile, tp: int) -> str | None:
+    """Recurrent layers are divided by heads; only a single group of Mamba 2 may be replicated."""
+    if state.num_heads % tp:
+        return f"TP {tp} does not divide the {state.num_heads} heads of the recurrent layers."
+    if state.key_heads % tp:
+        return f"TP {tp} does not divide the {state.key_heads} key heads of the recurrent layers."
+    if state.num_groups > 1 and state.num_groups % tp:
+        return f"TP {tp} does not divide the {state.num_groups} groups of the recurrent layers."
+    if state.inner_size % tp:
+        return f"TP {tp} does not divide the inner size of {state.inner_size} of the recurrent layers."
+    return None
+
+
 def _indivisible_layer(layer: LayerProfile, tp: int) -> str | None:
     for mixer in layer.mixers:
         if isinstance(mixer, StateProfile):
+            problem = _indivisible_state(mixer, tp)
+            if problem is not None:
+                return problem
             continue
         if mixer.num_heads % tp:
             return f"TP {tp} does not divide the {mixer.num_heads} attention heads."
+        if isinstance(mixer, LatentAttentionProfile) and mixer.output_groups % tp:
+            return f"TP {tp} does not divide the {mixer.output_groups} groups of the output projection."
         if isinstance(mixer, AttentionProfile) and mixer.num_kv_heads % tp and tp % mixer.num_kv_heads:
             heads = mixer.num_kv_heads
             return f"TP {tp} neither divides the {heads} key/value heads nor is a multiple of them."
-    if layer.feed_forward is not None and layer.feed_forward.intermediate_size % tp:
+    if isinstance(layer.feed_forward, MlpProfile) and layer.feed_forward.intermediate_size % tp:
         return f"TP {tp} does not divide the feed-forward size of {layer.feed_forward.intermediate_size}."
     return None
 

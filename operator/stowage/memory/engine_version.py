@@ -37,7 +37,8 @@ class EngineVersion:
     "before-nccl", "after-nccl"). `graphs_subtracted`: the CUDA-graph estimate comes out of the budget.
     `default_runner` is "V1" or "V2", with `v2_architectures` on V2 anyway. `capacity_report` is "blocks" or
     "concurrency". `assumed_from` is the release whose behaviour was taken because this one is newer than
-    the table, else None.
+    the table, else None. `multimodal_rope_factor` are the rows a position that multimodal rotary tables have
+    in families whose positions never run ahead of the tokens.
     """
 
     version: str
@@ -59,6 +60,7 @@ class EngineVersion:
     small_defaults_on_a100: bool
     largest_defaults_from_bytes: int | None
     assumed_from: str | None = None
+    multimodal_rope_factor: int = 1
 
     @property
     def runner(self) -> str:
@@ -123,6 +125,12 @@ def engine_on(version: EngineVersion, compute_capability: tuple[int, int]) -> En
     return version if isinstance(fallback, Refusal) else fallback
 
 
+def release_numbers(name: str) -> Release | None:
+    """Give the three numbers of a version string, suffixes left out; None for anything else."""
+    return _release(name)
+
+
+@lru_cache(maxsize=1024)
 def _release(name: str) -> Release | None:
     match = _RELEASE.fullmatch(name)
     return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else None

@@ -73,6 +73,13 @@ def moe_activation_band() -> float:
 
 
 @cache
+def encoder_activation_band() -> Estimate:
+    """Give the factors around the formula of an encoder's working memory."""
+    row = _table()["encoder_activation"]
+    return Estimate(1.0, row["low_factor"], row["high_factor"])
+
+
+@cache
 def context_bytes() -> Estimate:
     """Give the bytes of one CUDA context."""
     return _mebibytes(_table()["context"])

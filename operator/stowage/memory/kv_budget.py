@@ -13,13 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
+from typing import Final
 
 from stowage.memory.band import Band, remainder_band
 from stowage.memory.estimates import Estimate
 from stowage.memory.rank import RankTerms
-from stowage.memory.residents import block_table_bytes
 from stowage.memory.setting import Setting
+
+_TANGENT_STEPS: Final = 64
+"""Blocks over which the slope at the far end is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,34 +55,17 @@ class KvBudget:
 
     def needed_bytes(self, max_model_len: int) -> int:
         """Give the KV bytes without which the release refuses a context of that length."""
-        pool = self.terms.pool
-        return pool.blocks_needed(max_model_len) * pool.bytes_per_block
+        return self.terms.pool.needed_bytes(max_model_len)
 
     def largest_max_model_len(self, limit: int, *, shift_bytes: int = 0) -> int | None:
         """Find the longest context of which one request fits, at most `limit`; None where none does.
 
         `shift_bytes` is added to the available bytes, to ask for the lower end of the band.
         """
-        pool = self.terms.pool
-        if all(group.layer.window is None for group in pool.groups):
-            return self._largest_without_windows(limit, shift_bytes)
-        bytes_per_block = pool.bytes_per_block
+        return _largest(limit, self.terms.pool.step, partial(self._slack, shift_bytes=shift_bytes))
 
-        def fits(length: int) -> bool:
-            needed = pool.blocks_needed(length) * bytes_per_block
-            return self.available_bytes(length) + shift_bytes >= needed
-
-        return _largest(limit, fits)
-
-    def _largest_without_windows(self, limit: int, shift_bytes: int) -> int | None:
-        """Solve for the number of blocks: each costs itself and, unless pinned, a place in the block tables."""
-        terms, pool = self.terms, self.terms.pool
-        bytes_per_block, groups = pool.bytes_per_block, len(pool.groups)
-        row = 0 if self.pinned else block_table_bytes(terms.max_num_seqs, 1) * groups
-        state = 0 if self.pinned else terms.state_bytes
-        free = self.before_tables_bytes - state + shift_bytes - pool.reserved_blocks * bytes_per_block
-        rows = free // (bytes_per_block * groups + row)
-        return min(limit, rows * pool.block_size) if rows > 0 else None
+    def _slack(self, max_model_len: int, shift_bytes: int) -> int:
+        return self.available_bytes(max_model_len) + shift_bytes - self.needed_bytes(max_model_len)
 
 
 def kv_budget(setting: Setting, terms: RankTerms) -> KvBudget:
@@ -96,16 +83,33 @@ def kv_budget(setting: Setting, terms: RankTerms) -> KvBudget:
     return KvBudget(terms, budget_bytes, budget_bytes - spent, tuple(counted), pinned=False)
 
 
-def _largest(limit: int, fits: Callable[[int], bool]) -> int | None:
-    if fits(limit):
+def _largest(limit: int, step: int, slack: Callable[[int], int]) -> int | None:
+    """Find the last length up to `limit` whose slack is not negative; it falls at multiples of `step` only.
+
+    Slack falls ever less steeply, as windows fill up, so a tangent at the far end meets zero at a length that
+    fits, and at the right one where nothing fills up beyond it. From there the next try is where a straight line
+    between both ends meets zero; halving the slack of an end that stays (Illinois) keeps it from stalling.
+    """
+    at_limit = slack(limit)
+    if at_limit >= 0:
         return limit
-    if not fits(1):
+    low, high = 1, -(-limit // step)
+    low_slack, high_slack = float(slack(min(step, limit))), float(at_limit)
+    if low_slack < 0:
         return None
-    low, high = 1, limit - 1
-    while low < high:
-        middle = (low + high + 1) // 2
-        if fits(middle):
-            low = middle
+    middle = _where_tangent_is_zero(high, at_limit, lambda length: slack(length * step))
+    while high - low > 1:
+        middle = min(max(middle, low + 1), high - 1)
+        found = slack(middle * step)
+        if found >= 0:
+            low, low_slack, high_slack = middle, float(found), high_slack / 2
         else:
-            high = middle - 1
-    return low
+            high, high_slack, low_slack = middle, float(found), low_slack / 2
+        middle = low + int((high - low) * low_slack / (low_slack - high_slack))
+    return low * step
+
+
+def _where_tangent_is_zero(end: int, at_end: int, slack: Callable[[int], int]) -> int:
+    before = max(1, end - _TANGENT_STEPS)
+    rise = slack(before) - at_end
+    return end if rise <= 0 else end + at_end * (end - before) // rise

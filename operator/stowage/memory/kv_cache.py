@@ -1,128 +1,109 @@
-"""The KV cache: pages, groups, blocks, and what one request takes. Exact arithmetic, no estimates.
+"""The KV cache of a model on every rank, put together: backends, layers, groups, pools.
 
-Follows vllm/v1/core/kv_cache_utils.py and kv_cache_interface.py. A page is one block of tokens in one
-layer; layers of one kind form groups that share block numbers; a block costs the largest group's pages on
-this rank. One block of every pool (the null block) is never used, which releases from 0.29 on plan for.
+The one entrance to the kv_* files. Everything here is exact arithmetic on facts; a combination that the engine
+does not start with is a refusal. What depends on the context length is asked of a pool, so that a search need
+not come back here.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from functools import lru_cache
 
-from stowage.memory.sharding import kv_heads_on_rank
-from stowage.model.dtype import ELEMENT_BYTES
-from stowage.model.profile import LayerProfile
-
-GPU_BLOCK_SIZE: Final = 16
-"""Tokens of a block on GPUs: CacheConfig.DEFAULT_BLOCK_SIZE, kept by the backends of dense models."""
-
-CPU_BLOCK_SIZE: Final = 128
-"""Tokens of a block on the CPU backend (platforms/cpu.py)."""
-
-_ELEMENT_BYTES: Final[Mapping[str, int]] = {
-    "bfloat16": 2,
-    "float16": 2,
-    "fp8": 1,
-    "fp8_e4m3": 1,
-    "fp8_e5m2": 1,
-}
-
-
-def kv_element_bytes(kv_cache_dtype: str, model_dtype: str) -> int | None:
-    """Give the bytes of one cached element under a `--kv-cache-dtype`, or None if it is not sized."""
-    if kv_cache_dtype == "auto":
-        return ELEMENT_BYTES[model_dtype]
-    return _ELEMENT_BYTES.get(kv_cache_dtype)
+from stowage.api.reasons import Reason
+from stowage.api.refusal import Refusal
+from stowage.memory.kv_blocks import layer_cache
+from stowage.memory.kv_compressed import groups_of, layer_caches
+from stowage.memory.kv_groups import KvGroup, Placed, UngroupableError, project
+from stowage.memory.kv_layers import LayerCache
+from stowage.memory.kv_question import CacheQuestion
+from stowage.model.profile import AttentionProfile
 
 
 @dataclass(frozen=True, slots=True)
-class KvLayer:
-    """What one layer keeps per token on a rank. `window` in tokens; None where every token is kept."""
+class KvCache:
+    """The cache of a model: for each pipeline stage its groups, and what the release checks at start.
 
-    num_kv_heads: int
-    key_dim: int
-    value_dim: int
-    window: int | None = None
+    `block_size` is the attention's, in tokens, and `kv_dtype` the format that keys and values are stored in.
+    """
 
-    def page_bytes(self, block_size: int, element_bytes: int) -> int:
-        """Give the bytes of a block of `block_size` tokens in this layer."""
-        return block_size * self.num_kv_heads * (self.key_dim + self.value_dim) * element_bytes
-
-
-@dataclass(frozen=True, slots=True)
-class KvGroup:
-    """Layers that share block numbers: one kind of layer, and how many of them."""
-
-    layer: KvLayer
-    num_layers: int
+    kv_dtype: str
+    block_size: int
+    stages: tuple[tuple[KvGroup, ...], ...]
+    checked: tuple[tuple[KvGroup, ...], ...]
 
 
-def kv_layer(layer: LayerProfile, tensor_parallel_size: int) -> KvLayer:
-    """Give the cache specification of a layer on one rank."""
-    attention = layer.attention
-    if attention is None:
-        raise NotImplementedError("layers without attention")
-    return KvLayer(
-        num_kv_heads=kv_heads_on_rank(attention.num_kv_heads, tensor_parallel_size),
-        key_dim=attention.head_dim,
-        value_dim=attention.head_dim,
-        window=attention.sliding_window,
+@lru_cache(maxsize=1024)
+def kv_cache(question: CacheQuestion) -> KvCache | Refusal:
+    """Work out the cache of a model, or say why the release starts no engine with it."""
+    cache = layer_cache(question)
+    refusal = cache if isinstance(cache, Refusal) else _context_refusal(question)
+    if refusal is not None or isinstance(cache, Refusal):
+        return refusal or _nothing_kept()
+    placed = [(spec, stage) for layer, stage in question.layers() for spec in layer_caches(layer, cache)]
+    if {stage for _, stage in placed} != set(range(question.pipeline_parallel_size)):
+        return _nothing_kept()
+    try:
+        return _grouped(question, cache, placed)
+    except UngroupableError as problem:
+        message = (
+            f"vLLM {question.where.release} has no common block for the KV cache of this model: {problem}."
+        )
+        return Refusal(Reason.NOT_SUPPORTED, message, "Use a newer release.")
+
+
+def _grouped(question: CacheQuestion, cache: LayerCache, placed: list[Placed]) -> KvCache:
+    rules, stages = question.rules, range(question.pipeline_parallel_size)
+    whole = (
+        groups_of(placed, rules, hybrid_manager=question.uses_groups) if rules.whole_model_groups else None
+    )
+    groups = [
+        whole
+        or groups_of(
+            [entry for entry in placed if entry[1] == stage], rules, hybrid_manager=question.uses_groups
+        )
+        for stage in stages
+    ]
+    return KvCache(
+        kv_dtype=cache.format.name,
+        block_size=cache.block_size,
+        stages=tuple(project(groups[stage], stage) for stage in stages),
+        checked=tuple(_checked(question, placed, groups[stage], stage) for stage in stages),
     )
 
 
-def group_layers(layers: Sequence[KvLayer]) -> tuple[KvGroup, ...]:
-    """Form groups as the engine does for layers of equal page size.
+def _checked(
+    question: CacheQuestion, placed: list[Placed], groups: Sequence[Sequence[Placed]], stage: int
+) -> tuple[KvGroup, ...]:
+    """Give what the release looks at before it starts, where that is not the rank's groups."""
+    rules = question.rules
+    if rules.check == "layers":
+        found = Counter(layer for layer, place in placed if place == stage)
+        return tuple(KvGroup(layer, 1, layer.page_bytes, number) for layer, number in found.items())
+    if rules.check == "first-group":
+        return project(groups, None if rules.check_whole_model else stage)
+    return ()
 
-    Each kind is cut into groups of the size of its rarest kind, unless the kinds are nearly even (the largest
-    below 1.5 times the smallest), when the largest sets the size and smaller ones are padded.
-    """
-    kinds = Counter(layers)
-    fewest, most = min(kinds.values()), max(kinds.values())
-    size = most if most < 1.5 * fewest else fewest
-    return tuple(KvGroup(kind, size) for kind, number in kinds.items() for _ in range(-(-number // size)))
+
+def _context_refusal(question: CacheQuestion) -> Refusal | None:
+    ranks = question.context_parallel_size
+    if ranks == 1:
+        return None
+    if not question.rules.context_parallel:
+        message = f"vLLM {question.where.release} has no decode context parallelism ({ranks} asked for)."
+        return Refusal(Reason.INVALID_PARALLELISM, message, "Use 1, or a newer release.")
+    local = any(
+        isinstance(mixer, AttentionProfile) and (mixer.sliding_window or mixer.chunk)
+        for mixer in question.mixers()
+    )
+    if local and question.uses_groups:
+        message = f"Decode context parallel size {ranks} does not work with windowed attention."
+        return Refusal(Reason.INVALID_PARALLELISM, message, "Use 1.")
+    return None
 
 
-@dataclass(frozen=True, slots=True)
-class KvPool:
-    """The block pool of one rank: what a block costs and what one request needs of it.
-
-    `window_tokens_in_flight` are the tokens that may be scheduled and not yet settled, which a windowed layer
-    keeps besides its window. `reserved_blocks` is 1 where the release plans for the null block.
-    """
-
-    groups: tuple[KvGroup, ...]
-    block_size: int
-    element_bytes: int
-    window_tokens_in_flight: int
-    reserved_blocks: int
-
-    @property
-    def bytes_per_block(self) -> int:
-        """Bytes of one block over all layers of the rank."""
-        return max(
-            group.num_layers * group.layer.page_bytes(self.block_size, self.element_bytes)
-            for group in self.groups
-        )
-
-    @property
-    def bytes_per_token(self) -> int:
-        """Marginal bytes of one more token in a long request: windowed layers do not grow."""
-        growing = [group for group in self.groups if group.layer.window is None] or list(self.groups)
-        return sum(g.num_layers * g.layer.page_bytes(1, self.element_bytes) for g in growing)
-
-    def blocks_per_request(self, tokens: int) -> int:
-        """Give the blocks that one request of that many tokens takes at most, over all groups."""
-        return sum(self._group_blocks(group.layer.window, tokens) for group in self.groups)
-
-    def blocks_needed(self, tokens: int) -> int:
-        """Give the blocks that the pool must have to admit one request of that many tokens."""
-        return self.blocks_per_request(tokens) + self.reserved_blocks
-
-    def _group_blocks(self, window: int | None, tokens: int) -> int:
-        if window is None:
-            return -(-tokens // self.block_size)
-        kept = min(window - 1 + self.window_tokens_in_flight, tokens)
-        return -(-kept // self.block_size) + 1
+def _nothing_kept() -> Refusal:
+    message = "The model, or one of its pipeline stages, keeps no KV cache, which is not sized."
+    return Refusal(Reason.NOT_SUPPORTED, message, "Use fewer pipeline stages, or another model.")

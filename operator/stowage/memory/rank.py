@@ -7,16 +7,19 @@ fits can be searched without making a new ledger for each try.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
+from stowage.api.refusal import Refusal
 from stowage.memory.activations import activation_bytes
 from stowage.memory.allocator import AllocatedBytes
 from stowage.memory.cuda_graphs import graph_bytes
+from stowage.memory.encoder import absent_modalities
 from stowage.memory.estimates import NOTHING, Estimate, host_overhead_bytes
-from stowage.memory.kv_cache import KvGroup, KvPool, group_layers, kv_layer
+from stowage.memory.kv_pool import KvPool
+from stowage.memory.kv_rules import kv_rules
 from stowage.memory.layout import RankLayout
 from stowage.memory.lora import lora_bytes
 from stowage.memory.pipeline import stage_layers
+from stowage.memory.quantized_kernels import kernels_of
 from stowage.memory.residents import (
     block_table_bytes,
     in_use_before_bytes,
@@ -25,8 +28,8 @@ from stowage.memory.residents import (
     sampler_state_bytes,
 )
 from stowage.memory.setting import Setting
+from stowage.memory.speculation import draft_weights
 from stowage.memory.weights import rank_weights
-from stowage.model.profile import ModelProfile
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +59,15 @@ class RankTerms:
 
     def persistent_bytes(self, max_model_len: int) -> int:
         """Give the persistent buffers at a context length: block tables grow with it."""
-        rows = -(-max_model_len // self.pool.block_size)
-        tables = block_table_bytes(self.max_num_seqs, rows) * len(self.pool.groups)
-        return self.state_bytes + tables
+        entries = self.pool.table_entries(max_model_len)
+        return self.state_bytes + block_table_bytes(self.max_num_seqs, entries)
 
 
 def rank_terms(setting: Setting, stage: int) -> RankTerms:
     """Work out the terms of the ranks of one pipeline stage; all ranks of a stage hold the same amount."""
     shape, version = setting.shape, setting.version
-    layout = RankLayout(
-        shape.tensor_parallel_size,
-        shape.pipeline_parallel_size,
-        stage,
-        shape.data_parallel_size,
-        shape.enable_expert_parallel,
-    )
-    weights = rank_weights(setting.profile, layout, setting.dtype, version.allocator_split_limit_bytes)
-    if shape.lora is not None:
-        slots = lora_bytes(setting.profile, layout, shape.lora)
-        weights = weights.plus(slots)
+    layout = _layout(setting, stage)
+    weights = _weights(setting, layout)
     counts_segments = version.equation == "total-consumed" and not setting.device.is_cpu
     slack = weights.segment_bytes - weights.block_bytes if counts_segments else 0
     num_layers = len(stage_layers(setting.profile.num_layers, shape.pipeline_parallel_size)[stage])
@@ -92,18 +85,43 @@ def rank_terms(setting: Setting, stage: int) -> RankTerms:
     )
 
 
-def _pool(setting: Setting, layout: RankLayout) -> KvPool:
-    return KvPool(
-        groups=_stage_groups(setting.profile, layout),
-        block_size=setting.block_size,
-        element_bytes=setting.kv_element_bytes or 0,
-        window_tokens_in_flight=setting.window_tokens_in_flight,
-        reserved_blocks=1 if setting.version.null_block_reserved else 0,
+def _layout(setting: Setting, stage: int) -> RankLayout:
+    shape = setting.shape
+    return RankLayout(
+        shape.tensor_parallel_size,
+        shape.pipeline_parallel_size,
+        stage,
+        shape.data_parallel_size,
+        shape.enable_expert_parallel,
+        absent_modalities(setting.profile, shape),
     )
 
 
-@lru_cache(maxsize=1024)
-def _stage_groups(profile: ModelProfile, layout: RankLayout) -> tuple[KvGroup, ...]:
-    here = stage_layers(profile.num_layers, layout.pipeline_parallel_size)[layout.stage]
-    layers = profile.layers[here.start : here.stop]
-    return group_layers([kv_layer(layer, layout.tensor_parallel_size) for layer in layers])
+def _weights(setting: Setting, layout: RankLayout) -> AllocatedBytes:
+    """Give the model's weights, those of what guesses tokens for it, and the adapter slots."""
+    shape, profile, dtype = setting.shape, setting.profile, setting.dtype
+    limit, kernels = setting.version.allocator_split_limit_bytes, kernels_of(setting.device, setting.version)
+    weights = rank_weights(profile, layout, dtype, limit, kernels)
+    weights = weights.joined(draft_weights(profile, layout, dtype, shape.speculative, limit, kernels))
+    if shape.lora is None:
+        return weights
+    return weights.plus(lora_bytes(profile, layout, shape.lora))
+
+
+def _pool(setting: Setting, layout: RankLayout) -> KvPool:
+    """Make the pool of a stage's ranks; `budget.rank_ledgers` has made sure that there is a cache."""
+    cache = setting.kv_cache
+    if isinstance(cache, Refusal):
+        raise TypeError(cache.sentence)
+    groups = cache.stages[layout.stage]
+    return KvPool(
+        groups=groups,
+        checked=cache.checked[layout.stage],
+        rules=kv_rules(setting.version),
+        tokens_in_flight=setting.window_tokens_in_flight,
+        context_parallel_size=setting.shape.decode_context_parallel_size,
+        reserved_blocks=1 if setting.version.null_block_reserved else 0,
+        prints_concurrency=setting.version.capacity_report == "concurrency",
+        bytes_per_block=max(group.page_bytes for group in groups),
+        block_size=min(group.lead.block_size for group in groups),
+    )

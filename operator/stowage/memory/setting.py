@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Final
 
+from stowage.api.refusal import Refusal
+from stowage.memory.attention_backend import DEFAULT_BLOCK_SIZE, Conditions, auto_kv_dtype
 from stowage.memory.device import DeviceMemory
 from stowage.memory.engine_version import EngineVersion
-from stowage.memory.kv_cache import CPU_BLOCK_SIZE, GPU_BLOCK_SIZE, kv_element_bytes
+from stowage.memory.kv_cache import KvCache, kv_cache
+from stowage.memory.kv_question import CacheQuestion
+from stowage.memory.kv_rules import kv_rules
 from stowage.memory.shape import EngineShape
 from stowage.model.dtype import ELEMENT_BYTES, element_type
 from stowage.model.profile import ModelProfile
+
+_SYNCHRONOUS_DRAFTS: Final = frozenset({"ngram", "suffix", "medusa", "mlp_speculator"})
+"""Ways to guess tokens that exclude asynchronous scheduling."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +50,46 @@ class Setting:
         return ELEMENT_BYTES[self.dtype]
 
     @cached_property
-    def kv_element_bytes(self) -> int | None:
-        """Bytes of one cached element; None for a KV dtype that is not sized."""
-        return kv_element_bytes(self.shape.kv_cache_dtype, self.dtype)
+    def kv_cache(self) -> KvCache | Refusal:
+        """The KV cache of the model on all ranks, or why the engine would not start with it."""
+        shape, speculative = self.shape, self.shape.speculative
+        question = CacheQuestion(
+            profile=self.profile,
+            rules=kv_rules(self.version),
+            where=self._attention_conditions,
+            tensor_parallel_size=shape.tensor_parallel_size,
+            pipeline_parallel_size=shape.pipeline_parallel_size,
+            context_parallel_size=shape.decode_context_parallel_size,
+            prefix_caching=shape.enable_prefix_caching,
+            hybrid_manager=not shape.disable_hybrid_kv_cache_manager,
+            draft_method=speculative.method if speculative else None,
+            drafts=speculative.num_speculative_tokens if speculative else 0,
+            draft=speculative.draft if speculative else None,
+        )
+        return kv_cache(question)
 
-    @cached_property
+    @property
     def block_size(self) -> int:
-        """Tokens of one KV block."""
-        return CPU_BLOCK_SIZE if self.device.is_cpu else GPU_BLOCK_SIZE
+        """Tokens of one KV block of the attention layers."""
+        cache = self.kv_cache
+        return DEFAULT_BLOCK_SIZE if isinstance(cache, Refusal) else cache.block_size
+
+    @property
+    def _attention_conditions(self) -> Conditions:
+        capability = None if self.device.is_cpu else self.device.compute_capability
+        asked, release = self.shape.kv_cache_dtype, self.version.version
+        if asked == "auto":
+            own = auto_kv_dtype(self.profile.architecture, release, capability)
+            asked = own if own != "auto" else self.profile.kv_cache_dtype or "auto"
+        return Conditions(
+            release=release,
+            capability=capability,
+            device=self.device.name,
+            dtype=self.dtype,
+            kv_dtype=asked,
+            block_size=self.shape.block_size,
+            context_parallel=self.shape.decode_context_parallel_size > 1,
+        )
 
     @cached_property
     def window_tokens_in_flight(self) -> int:
@@ -60,7 +100,10 @@ class Setting:
 
     @property
     def _batches_in_flight(self) -> int:
-        stages = self.shape.pipeline_parallel_size
+        """Batches at once (config/vllm.py::max_concurrent_batches); some ways to guess tokens allow only one."""
+        stages, speculative = self.shape.pipeline_parallel_size, self.shape.speculative
+        if speculative is not None and speculative.method in _SYNCHRONOUS_DRAFTS:
+            return stages
         if self.device.is_cpu:
             return stages
         if self.runner == "V2":

@@ -34,7 +34,8 @@ class EngineShape:
     With `kv_cache_memory_bytes` the KV cache has exactly that size on every rank, and
     `gpu_memory_utilization` only decides the check at start. `block_size` None: the attention backend's
     choice. `quantization` asks for quantising a plain checkpoint while it is loaded, by the engine's name of
-    the method. `language_model_only` and a limit of 0 leave an encoder unprofiled.
+    the method. `language_model_only` and a limit of 0 leave an encoder unprofiled. `enable_prefix_caching`
+    False turns it off; True is what the engine does by default, which is off for hybrids before 0.26.
     """
 
     tensor_parallel_size: int
@@ -58,6 +59,7 @@ class EngineShape:
     cudagraph_capture_sizes: tuple[int, ...] | None = None
     lora: LoraSettings | None = None
     speculative: SpeculativeSettings | None = None
+    disable_hybrid_kv_cache_manager: bool = False
 
     @property
     def world_size(self) -> int:

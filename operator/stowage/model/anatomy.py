@@ -25,4 +25,6 @@ class Anatomy:
     rope: Rope
     draft_layers: tuple[LayerProfile, ...] = ()
     encoders: tuple[EncoderProfile, ...] = ()
+    supports_pipeline: bool = True
+    min_first_stage_layers: int = 0
     notes: tuple[str, ...] = ()

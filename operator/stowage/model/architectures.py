@@ -10,14 +10,75 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from stowage.model.anatomy import Anatomy
-from stowage.model.families import dense
+from stowage.model.families import (
+    afmoe,
+    bailing,
+    classic,
+    dbrx,
+    deepseek_v4,
+    dense,
+    gemma,
+    gemma3n,
+    gemma4,
+    gpt_oss,
+    granite,
+    granite_moe,
+    hunyuan,
+    hybrid,
+    laguna,
+    latent,
+    llama4,
+    longcat,
+    mimo_v2,
+    minicpm3,
+    moe,
+    multimodal,
+    nas,
+    native,
+    removed,
+    step3,
+    swiftkv,
+    transformers_backend,
+    whisper,
+)
 from stowage.model.profile import ModelProfile
 
 Reader = Callable[[Mapping[str, Any]], Anatomy]
 """Reads a whole config.json; raises BadField for one that it cannot use."""
 
-ARCHITECTURES: Final[Mapping[str, Reader]] = {**dense.READERS}
-"""Every architecture that is sized."""
+_TEXT: Final[Mapping[str, Reader]] = {
+    **afmoe.READERS,
+    **bailing.READERS,
+    **classic.READERS,
+    **dbrx.READERS,
+    **deepseek_v4.READERS,
+    **dense.READERS,
+    **gemma.READERS,
+    **gemma3n.READERS,
+    **gemma4.READERS,
+    **gpt_oss.READERS,
+    **granite.READERS,
+    **granite_moe.READERS,
+    **hunyuan.READERS,
+    **hybrid.READERS,
+    **laguna.READERS,
+    **latent.READERS,
+    **llama4.READERS,
+    **longcat.READERS,
+    **minicpm3.READERS,
+    **mimo_v2.READERS,
+    **moe.READERS,
+    **nas.READERS,
+    **native.READERS,
+    **removed.READERS,
+    **step3.READERS,
+    **swiftkv.READERS,
+    **transformers_backend.READERS,
+    **whisper.READERS,
+}
+
+ARCHITECTURES: Final[Mapping[str, Reader]] = {**_TEXT, **multimodal.readers(_TEXT)}
+"""Every architecture that is sized; multimodal ones hold a language model that has a reader of its own."""
 
 
 def stored_tensors(profile: ModelProfile) -> dict[str, tuple[int, ...]]:

@@ -87,7 +87,10 @@ def qkv_linear(
     parts: tuple[str, ...] = ("q_proj", "k_proj", "v_proj"),
     query_factor: int = 1,
 ) -> Tensors:
-    """Give the fused query/key/value projection; one part means that the checkpoint is fused as well."""
+    """Give the fused query/key/value projection.
+
+    One part means that the checkpoint is fused as well, two that it fuses keys and values.
+    """
     heads = QkvHeads(
         attention.num_heads,
         attention.num_kv_heads,
@@ -100,7 +103,7 @@ def qkv_linear(
         attention.num_kv_heads * attention.head_dim,
         attention.num_kv_heads * attention.value_head_dim,
     )
-    stored_rows = rows if len(parts) == len(rows) else (sum(rows),)
+    stored_rows = {1: (sum(rows),), 2: (rows[0], sum(rows[1:])), 3: rows}[len(parts)]
     modules = tuple(f"{prefix}.{part}" for part in parts)
     linear = Linear(f"{prefix}.{name}", modules, rows)
     tensors = []
@@ -158,8 +161,10 @@ def gated_mlp(
     """Give gate, up and down projection; one part means that the checkpoint fuses gate and up as well."""
     inner = mlp.intermediate_size
     rows = {f"{prefix}.{part}": 2 * inner // len(parts) for part in parts}
-    up = column_linear(f"{prefix}.gate_up_proj", rows, hidden_size, bias=mlp.bias)
-    return (*up, *row_linear(f"{prefix}.{down}", hidden_size, inner, bias=mlp.bias))
+    weight, *bias = column_linear(f"{prefix}.gate_up_proj", rows, hidden_size, bias=mlp.bias)
+    # The engine keeps a scale for each of the two, also where the checkpoint fuses them.
+    up = replace(weight, linear=Linear(f"{prefix}.gate_up_proj", tuple(rows), (inner, inner)))
+    return (up, *bias, *row_linear(f"{prefix}.{down}", hidden_size, inner, bias=mlp.bias))
 
 
 def experts(
@@ -172,34 +177,41 @@ def experts(
 ) -> Tensors:
     """Give the routed experts: two tensors in the engine, three for each expert in the checkpoint.
 
-    `stored` holds a second `{}` for the expert, as in `model.layers.{}.mlp.experts.{}`.
+    `stored` holds a second `{}` for the expert, as in `model.layers.{}.mlp.experts.{}`. The map of experts
+    comes with them: it exists where whole experts are spread over ranks.
     """
     inner, number = moe.intermediate_size, moe.num_experts
     gate_up = parts[:2] if moe.gated else parts[1:2]
     return (
         _expert_weight(
-            f"{prefix}.w13_weight", (number, len(gate_up) * inner, hidden_size), Shard.EXPERT_COLUMNS,
+            prefix, "w13_weight", (number, len(gate_up) * inner, hidden_size),
             {f"{stored}.{part}": (inner, hidden_size) for part in gate_up},
         ),
         _expert_weight(
-            f"{prefix}.w2_weight", (number, hidden_size, inner), Shard.EXPERT_ROWS,
-            {f"{stored}.{parts[2]}": (hidden_size, inner)},
+            prefix, "w2_weight", (number, hidden_size, inner), {f"{stored}.{parts[2]}": (hidden_size, inner)}
         ),
+        expert_map(prefix, number),
     )  # fmt: skip
 
 
+def expert_map(prefix: str, num_experts: int) -> ParameterTensor:
+    """Give the table that tells a rank which experts are its own, there only under expert parallelism."""
+    name = f"{prefix}.routed_experts._expert_map"
+    return ParameterTensor(name, (num_experts,), Shard.EXPERT_MAP, Place.LAYER, element_bytes=4)
+
+
 def _expert_weight(
-    name: str, shape: tuple[int, int, int], shard: Shard, parts: Mapping[str, tuple[int, int]]
+    prefix: str, name: str, shape: tuple[int, int, int], parts: Mapping[str, tuple[int, int]]
 ) -> ParameterTensor:
     kept = tuple(
         StoredTensor(f"{part.replace('{}', '{0}', 1).replace('{}', str(expert), 1)}.weight", size)
         for expert in range(shape[0])
         for part, size in parts.items()
     )
-    linear = Linear(
-        name.rpartition(".")[0], tuple(parts), tuple(size[0] for size in parts.values()), "experts"
-    )
-    return ParameterTensor(name, shape, shard, Place.LAYER, stored=kept, linear=linear)
+    linear = Linear(prefix, tuple(parts), tuple(size[0] for size in parts.values()), "experts")
+    shard = Shard.EXPERT_ROWS if name == "w2_weight" else Shard.EXPERT_COLUMNS
+    full_name = f"{prefix}.routed_experts.{name}"
+    return ParameterTensor(full_name, shape, shard, Place.LAYER, stored=kept, linear=linear)
 
 
 def embedding_and_head(
@@ -241,6 +253,7 @@ def rope_tables(*tables: RopeCache) -> Tensors:
             Shard.REPLICATED,
             Place.EVERY,
             element_bytes=table.element_bytes,
+            multimodal_rope=table.multimodal,
         )
         for table in tables
     )

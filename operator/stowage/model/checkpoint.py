@@ -18,6 +18,9 @@ from stowage_runtime.contract import CheckpointSummary
 
 _HINT = "Use a checkpoint whose config.json belongs to its weights (`stowage inspect SOURCE` shows both)."
 
+_OPTIONAL = (".input_scale", ".input_global_scale", ".weight_shape")
+"""Endings of tensors that some tools leave out of quantised checkpoints, and that the engine can do without."""
+
 Shapes = dict[str, tuple[int, ...]]
 
 
@@ -30,10 +33,12 @@ def compare(profile: ModelProfile, summary: CheckpointSummary) -> tuple[str, ...
         for name in group.names()
         if not _is_derived(name, profile.tie_word_embeddings)
     }
-    for name in expected.keys() & found.keys():
-        if expected[name] != found[name]:
-            return _mismatch(name, expected[name], found[name])
-    missing, extra = expected.keys() - found.keys(), found.keys() - expected.keys()
+    both = expected.keys() & found.keys()
+    wrong = min((name for name in both if _squeezed(expected[name]) != _squeezed(found[name])), default=None)
+    if wrong is not None:
+        return _mismatch(wrong, expected[wrong], found[wrong])
+    missing = {name for name in expected.keys() - found.keys() if not name.endswith(_OPTIONAL)}
+    extra = found.keys() - expected.keys()
     if missing and _elements(expected, missing) != _elements(found, extra):
         example = min(missing)
         message = (
@@ -50,6 +55,11 @@ def compare(profile: ModelProfile, summary: CheckpointSummary) -> tuple[str, ...
 def _is_derived(name: str, tied: bool) -> bool:
     """Tell tensors that are not loaded: rotary frequencies, and a head tied to the embedding."""
     return name.endswith("rotary_emb.inv_freq") or (tied and name == "lm_head.weight")
+
+
+def _squeezed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Leave out dimensions of one, which exporters add to and drop from scales."""
+    return tuple(size for size in shape if size != 1)
 
 
 def _elements(shapes: Shapes, names: Iterable[str]) -> int:

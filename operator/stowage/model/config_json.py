@@ -18,7 +18,7 @@ from stowage.model.checkpoint import compare
 from stowage.model.config_fields import BadField, UnsupportedFeature, text_config, word
 from stowage.model.dtype import element_type
 from stowage.model.profile import ModelProfile
-from stowage.model.quantization import quantization_refusal
+from stowage.model.quantization import with_quantization
 from stowage_runtime.contract import CheckpointSummary
 
 _SUPPORTED = ", ".join(sorted(ARCHITECTURES))
@@ -27,8 +27,7 @@ _SUPPORTED = ", ".join(sorted(ARCHITECTURES))
 def read_profile(summary: CheckpointSummary) -> ModelProfile | Refusal:
     """Read config.json and, where there are any, the headers; see `ModelProfile` for what results."""
     try:
-        refusal = _unsupported(summary.config) or quantization_refusal(summary)
-        profile = refusal or _profile(summary)
+        profile = _unsupported(summary.config) or with_quantization(_profile(summary), summary)
     except UnsupportedFeature as problem:
         return Refusal(
             Reason.UNSUPPORTED_ARCHITECTURE, str(problem), "Use another model, or a newer version."
@@ -81,6 +80,8 @@ def _profile(summary: CheckpointSummary) -> ModelProfile:
         rope=(anatomy.rope.cache,),
         draft_layers=anatomy.draft_layers,
         encoders=anatomy.encoders,
+        supports_pipeline=anatomy.supports_pipeline,
+        min_first_stage_layers=anatomy.min_first_stage_layers,
         checkpoint_bytes=summary.total_bytes if summary.tensors else None,
         notes=(*((anatomy.rope.note,) if anatomy.rope.note else ()), *anatomy.notes),
     )
@@ -103,11 +104,15 @@ def _known_dtype(name: str, spelling: str) -> str:
 
 
 def _stored_dtype(summary: CheckpointSummary) -> str:
-    """Find the element type of most bytes in the headers, else what config.json says, else float32."""
+    """Find the floating point type of most bytes in the headers, else what config.json says, else float32.
+
+    Packed tensors of quantised checkpoints have types of their own, which say nothing about the others.
+    """
     weights: dict[str, int] = {}
     for group in summary.tensors:
-        kind = element_type(group.dtype) or group.dtype
-        weights[kind] = weights.get(kind, 0) + group.count * group.tensor_bytes
+        kind = element_type(group.dtype)
+        if kind is not None:
+            weights[kind] = weights.get(kind, 0) + group.count * group.tensor_bytes
     if weights:
         return max(weights, key=lambda kind: (weights[kind], kind))
     return _declared_dtype(summary.config) or "float32"

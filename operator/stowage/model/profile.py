@@ -46,7 +46,10 @@ class LatentAttentionProfile:
     """Multi-head latent attention (MLA) of one layer; the cache holds one latent vector per token.
 
     `q_lora_rank` None: queries are projected directly. `index_head_dim` is the head size of the sparse-
-    attention indexer (DeepSeek V3.2), None where there is none.
+    attention indexer (DeepSeek V3.2), None where there is none; `index_topk` are the tokens that sparse
+    attention reads, in layers without an own indexer too. `tokens_per_state` (DeepSeek V4) is how many tokens
+    share one cached vector: 0 keeps none but the `sliding_window` of single tokens, which V4 always has;
+    `output_groups` are the groups of heads that its output projection works on apart (0: does not).
     """
 
     num_heads: int
@@ -57,6 +60,10 @@ class LatentAttentionProfile:
     q_lora_rank: int | None = None
     index_num_heads: int | None = None
     index_head_dim: int | None = None
+    index_topk: int | None = None
+    tokens_per_state: int = 1
+    sliding_window: int | None = None
+    output_groups: int = 0
 
     @property
     def latent_dim(self) -> int:
@@ -72,7 +79,8 @@ class StateProfile:
     `conv_kernel` is the width of the causal convolution (0: none). For mamba1 `inner_size` × `state_size`;
     for mamba2 `num_heads` × `head_dim` × `state_size` with `num_groups`; for delta nets `key_heads` of
     `key_dim` and `num_heads` (value heads) of `head_dim`. `state_dtype` is what config.json asks the
-    recurrent state to be kept in, None: the engine's default.
+    recurrent state to be kept in, None: the engine's default. `chunk_size` are the tokens that the kernel reads
+    at a time (mamba_chunk_size or chunk_size; 0: not stated).
     """
 
     kind: str
@@ -85,6 +93,7 @@ class StateProfile:
     key_heads: int = 0
     key_dim: int = 0
     state_dtype: str | None = None
+    chunk_size: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +109,8 @@ class MlpProfile:
 class MoeProfile:
     """A mixture of experts: `num_experts_per_tok` of `num_experts` are used for each token.
 
-    Sizes are those of one expert and of all shared experts together (0: none).
+    Sizes are those of one expert and of all shared experts together (0: none). `latent_size`: experts work
+    on vectors of this size, between two projections; 0: on the hidden size.
     """
 
     num_experts: int
@@ -108,6 +118,7 @@ class MoeProfile:
     intermediate_size: int
     shared_intermediate_size: int = 0
     gated: bool = True
+    latent_size: int = 0
 
 
 Mixer = AttentionProfile | LatentAttentionProfile | StateProfile
@@ -142,7 +153,12 @@ class EncoderProfile:
     """A vision or audio tower, as far as its working memory goes.
 
     `modality` is "image", "video" or "audio"; `max_item_tokens` are the tokens that the largest item takes
-    in the decoder, `max_item_patches` the positions it has inside the tower.
+    in the decoder, `max_item_patches` the positions it has inside the tower. `output_size` are the elements
+    of one token's embedding. `frame_tokens` (0: none) are the tokens of one step in time of a video, which
+    the engine cuts to as many steps as its context has room for. `max_items_per_prompt` is what the engine
+    accepts when nobody limits it. `divided`: tensor-parallel ranks share the tower's layers, unless
+    `whole_where_indivisible` and they do not divide its heads; `gated`: their feed-forward blocks hold gate
+    and up projection at once.
     """
 
     modality: str
@@ -152,18 +168,26 @@ class EncoderProfile:
     num_heads: int
     max_item_tokens: int
     max_item_patches: int
+    output_size: int = 0
+    frame_tokens: int = 0
+    max_items_per_prompt: int = 999
+    divided: bool = True
+    whole_where_indivisible: bool = False
+    gated: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RopeCache:
     """A table of cosines and sines, `rows` × `rotary_dim`, that layers with the same embedding share.
 
-    `element_bytes` None: the dtype that the model runs in.
+    `element_bytes` None: the dtype that the model runs in. `multimodal`: older releases have more rows, since
+    they do not know that positions never run ahead of the tokens.
     """
 
     rows: int
     rotary_dim: int
     element_bytes: int | None = None
+    multimodal: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,8 +199,9 @@ class ModelProfile:
     `default_max_model_len` what it takes when nobody says. `checkpoint_bytes` are exact tensor bytes from
     the safetensors headers (None: only config.json is known) and `parameter_evidence` says which of the two
     the tensor list was checked against. `quantization` names the method of a quantised checkpoint as the
-    engine does, and `kv_cache_dtype` what such a checkpoint makes of `--kv-cache-dtype auto`. `notes` are
-    sentences for people.
+    engine does, and `kv_cache_dtype` what such a checkpoint makes of `--kv-cache-dtype auto`. Pipeline
+    parallelism needs `min_first_stage_layers` on the first stage, and does not work at all where
+    `supports_pipeline` is false. `notes` are sentences for people.
     """
 
     source: str
@@ -199,6 +224,8 @@ class ModelProfile:
     kv_cache_dtype: str | None = None
     checkpoint_bytes: int | None = None
     parameter_evidence: str = "config"
+    supports_pipeline: bool = True
+    min_first_stage_layers: int = 0
     notes: tuple[str, ...] = ()
 
     def __hash__(self) -> int:

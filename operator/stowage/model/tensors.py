@@ -18,10 +18,12 @@ class Shard(Enum):
     COLUMNS = "dimension 0 is divided"
     ROWS = "dimension 1 is divided"
     HEADS = "query heads are divided; key and value heads too, or replicated where there are fewer than ranks"
+    STATE_GROUPS = "rows of heads are divided; those of their groups too, or replicated where there is one"
     VOCABULARY = "dimension 0 is padded to a multiple of 64, then divided"
     EXPERT_COLUMNS = "experts × out × in: out is divided, or experts are under expert parallelism"
     EXPERT_ROWS = "experts × out × in: in is divided, or experts are under expert parallelism"
     EXPERTS = "dimension 0 counts experts: whole, or divided under expert parallelism"
+    EXPERT_MAP = "every rank holds it whole, and only where experts are spread over ranks"
 
 
 class Place(Enum):
@@ -36,10 +38,15 @@ class Place(Enum):
 
 @dataclass(frozen=True, slots=True)
 class StoredTensor:
-    """A tensor under its name in the safetensors file; `{}` in the name stands for the layer."""
+    """A tensor under its name in the safetensors file; `{}` in the name stands for the layer.
+
+    `dtype` is the element type as safetensors spells it (`F8_E4M3`, `I32`, `U8` …), None: the checkpoint's
+    own floating point type.
+    """
 
     name: str
     shape: tuple[int, ...]
+    dtype: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +64,18 @@ class QkvHeads:
 
 
 @dataclass(frozen=True, slots=True)
+class StateRows:
+    """What a fused projection of a state space layer is made of, for the rule STATE_GROUPS.
+
+    `divided_rows` belong to heads; each of the `num_groups` groups (B and C of Mamba 2) has `group_rows`.
+    """
+
+    divided_rows: int
+    num_groups: int
+    group_rows: int
+
+
+@dataclass(frozen=True, slots=True)
 class Scheme:
     """A quantised layout of weights, in the terms of its checkpoint.
 
@@ -65,6 +84,7 @@ class Scheme:
     `strategy` what shares a scale ("tensor", "channel", "group", "block"). `group_size` counts input
     elements that share a scale, `block` rows × columns. `activation` is the format of the other operand
     ("fp8", "int8", "nvfp4" …), None where activations stay 16-bit; `static_activation`: its scale is stored.
+    `double_quantized`: the scales are quantised themselves. `scale_bytes` are those of one scale of a block.
     """
 
     method: str
@@ -76,6 +96,8 @@ class Scheme:
     act_order: bool = False
     activation: str | None = None
     static_activation: bool = False
+    double_quantized: bool = False
+    scale_bytes: int = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +107,8 @@ class Linear:
     `module` is the layer's name in the engine and `parts` the checkpoint's modules fused in it (`{}` for the
     layer's number), with `out_sizes` rows each, undivided. `role` is "linear", "experts" (dimension 0 counts
     experts; `parts` then hold a second `{}` for the expert where the checkpoint keeps experts apart),
-    "router" or "head". `scheme` is what the checkpoint stores it in, None for plain floating point.
+    "router", "head" or "copy" (see `after_load`). `scheme` is what the checkpoint stores it in, None for plain
+    floating point.
     """
 
     module: str
@@ -93,15 +116,37 @@ class Linear:
     out_sizes: tuple[int, ...]
     role: str = "linear"
     scheme: Scheme | None = None
+    gated: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Tower:
+    """What a tensor of a vision or audio tower follows besides its own rule.
+
+    The tower is loaded while the engine accepts one of `modalities` ("image", "video", "audio"). Ranks divide
+    it as the tensor's rule says, unless `--mm-encoder-tp-mode data` makes every rank hold it whole; with
+    `num_heads` the engine falls back to that by itself where tensor parallelism does not divide this number.
+    `always_divided`: neither applies (projectors built of the decoder's layers).
+    """
+
+    modalities: tuple[str, ...]
+    num_heads: int | None = None
+    always_divided: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ParameterTensor:
     """One tensor of the engine's model, undivided.
 
-    `heads` belongs to the rule HEADS. `element_bytes` None means the dtype that the model runs in. `stored`
-    lists the checkpoint tensors that it is made of (empty: a buffer). `linear` is set on weights that a
-    quantised checkpoint may store differently.
+    `heads` belongs to the rule HEADS, `state_rows` to STATE_GROUPS. `element_bytes` None means the dtype that
+    the model runs in. `stored` lists the checkpoint tensors that it is made of (empty: a buffer). `linear` is
+    set on weights that a quantised checkpoint may store differently, `tower` on what belongs to an encoder,
+    `multimodal_rope` on rotary tables that have more rows in older releases.
+    `after_load`: a copy that the engine makes of the weight in `linear` once it is loaded, in the dtype that
+    the model runs in, and only where that weight is quantised. `used_by` names the layers that share a table;
+    a stage without any of them lacks it (empty: it is wherever `place` says). `whole_in_sequence_parallel`:
+    ranks that hand each other parts of the sequence hold it whole (shared experts). `least_divided`: the least
+    size of an expert's divided dimension on a rank, to which it is padded.
     """
 
     name: str
@@ -112,3 +157,10 @@ class ParameterTensor:
     heads: QkvHeads | None = None
     element_bytes: int | None = None
     linear: Linear | None = None
+    state_rows: StateRows | None = None
+    tower: Tower | None = None
+    multimodal_rope: bool = False
+    after_load: bool = False
+    used_by: tuple[int, ...] = ()
+    whole_in_sequence_parallel: bool = False
+    least_divided: int = 0

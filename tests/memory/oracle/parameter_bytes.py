@@ -14,20 +14,27 @@ from __future__ import annotations
 import json
 import os
 import sys
+from types import SimpleNamespace
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_DIST_IDENT", "oracle")
 
+import pretend_kernels
 import torch
 import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
+from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
 from vllm import __version__
 from vllm.config import set_current_vllm_config
 from vllm.distributed import parallel_state
 from vllm.distributed.device_communicators import cpu_communicator, shm_broadcast
 from vllm.engine.arg_utils import EngineArgs
+from vllm.model_executor.layers.attention.mla_attention import MLAAttention
+from vllm.model_executor.layers.fused_moe.expert_map_manager import ExpertMapManager
 from vllm.model_executor.model_loader.utils import initialize_model
+from vllm.multimodal.processing.context import InputProcessingContext
+from vllm.transformers_utils.config import _CONFIG_REGISTRY
 from vllm.utils.torch_utils import set_default_torch_dtype
 
 
@@ -35,6 +42,9 @@ def main(folder: str, layout: dict, names: bool) -> None:
     tp, pp = layout.get("tensor_parallel_size", 1), layout.get("pipeline_parallel_size", 1)
     stage = layout.get("stage", 0)
     overrides = {"quantization_config": None} if layout.get("without_quantization") else {}
+    know_model_type(folder)
+    # InternVL looks for a video token in the vocabulary, which the folder does not have.
+    InputProcessingContext.get_tokenizer = lambda self: SimpleNamespace(get_vocab=dict)
     arguments = EngineArgs(
         model=folder,
         load_format="dummy",
@@ -45,16 +55,26 @@ def main(folder: str, layout: dict, names: bool) -> None:
         enable_expert_parallel=layout.get("expert_parallel", False),
         distributed_executor_backend="mp" if tp * pp > 1 else None,
         kv_cache_memory_bytes=1 << 30,
+        allow_deprecated_quantization=True,
         hf_overrides=overrides,
     )
     config = arguments.create_engine_config()
     pretend_process_group(tp * pp, stage * tp)
+    pretend_sparse_attention()
+    stay_on_meta()
+    read_zeros_from_meta()
+    pretend_kernels.install()
+    # Only for a log line, and it would read values, which the meta device has not.
+    ExpertMapManager.get_compressed_map_string = lambda self: ""
     with set_current_vllm_config(config):
         parallel_state.init_distributed_environment(tp * pp, stage * tp, "tcp://127.0.0.1:1", 0, "gloo")
         parallel_state.initialize_model_parallel(tp, pp)
         with set_default_torch_dtype(config.model_config.dtype), torch.device("meta"):
             model = initialize_model(config)
-    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+            if layout.get("lm_head_bias") and stage == pp - 1:
+                # The Transformers backend adds it while it loads, if the checkpoint has one.
+                model.lm_head._register_bias()
+    tensors = once_per_storage({**dict(model.named_parameters()), **dict(model.named_buffers())})
     if names:
         for name, tensor in tensors.items():
             print(name, tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."))
@@ -69,6 +89,57 @@ def main(folder: str, layout: dict, names: bool) -> None:
     print(json.dumps(answer))
 
 
+def once_per_storage(tensors: dict) -> dict:
+    """Leave out views of other tensors, which take no memory of their own (conv_weights of Mamba 2)."""
+    owners = {tensor.untyped_storage()._cdata: name for name, tensor in reversed(tensors.items())}
+    return {name: tensors[name] for name in tensors if owners[tensors[name].untyped_storage()._cdata] == name}
+
+
+def know_model_type(folder: str) -> None:
+    """Let a bare class stand in for a configuration class that only the model's own repository has."""
+    with open(os.path.join(folder, "config.json")) as file:
+        kind = json.load(file)["model_type"]
+    if kind not in CONFIG_MAPPING and kind not in _CONFIG_REGISTRY:
+        absent = {"rope_parameters": None, "max_position_embeddings": None}
+        bare = type(
+            "BareConfig", (PreTrainedConfig,), {"model_type": kind, "__init__": read_nested, **absent}
+        )
+        AutoConfig.register(kind, bare)
+
+
+def read_nested(self, **fields) -> None:
+    """Read a bare class's fields; nested objects become configurations, of their own class if it is known."""
+    for name, value in fields.items():
+        if name.endswith("_config") and isinstance(value, dict) and name != "quantization_config":
+            known = CONFIG_MAPPING[value["model_type"]] if value.get("model_type") in CONFIG_MAPPING else None
+            inner = {key: field for key, field in value.items() if key != "model_type" or known is None}
+            fields[name] = (known or PreTrainedConfig)(**inner)
+    if "block_configs" in fields:
+        fields["block_configs"] = json.loads(json.dumps(fields["block_configs"]), object_hook=Block)
+    if "num_layers" in fields:
+        fields.setdefault("num_hidden_layers", fields["num_layers"])
+    PreTrainedConfig.__init__(self, **fields)
+
+
+class Block(dict):
+    """A nested object whose fields are read as attributes, as the repository's own class has them (DeciLM)."""
+
+    def __getattr__(self, name):
+        if name not in self:
+            raise AttributeError(name)
+        return self[name]
+
+
+def read_zeros_from_meta() -> None:
+    """Let constructors read numbers off tensors that hold none: slopes of ALiBi, constants of activations."""
+    item, tolist, cpu = torch.Tensor.item, torch.Tensor.tolist, torch.Tensor.cpu
+    torch.Tensor.item = lambda self: 0.0 if self.is_meta else item(self)
+    torch.Tensor.tolist = lambda self: [0.0] * self.numel() if self.is_meta else tolist(self)
+    torch.Tensor.cpu = lambda self, *rest: (
+        torch.zeros(self.shape, device="cpu") if self.is_meta else cpu(self, *rest)
+    )
+
+
 def pretend_process_group(world_size: int, rank: int) -> None:
     """Let one process believe that it has peers: group creation succeeds, nothing is ever sent."""
     dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=world_size)
@@ -77,6 +148,18 @@ def pretend_process_group(world_size: int, rank: int) -> None:
     parallel_state.in_the_same_node_as = lambda group, source_rank=0: [True] * world_size
     cpu_communicator.CpuCommunicator._all_group_ranks_share_shm_group_name = lambda self: False
     shm_broadcast.MessageQueue.create_from_process_group = staticmethod(lambda *args, **kwargs: None)
+
+
+def pretend_sparse_attention() -> None:
+    """Let the dense backend stand in for the sparse one that the CPU lacks: neither holds a tensor."""
+    create = MLAAttention.__init__
+    MLAAttention.__init__ = lambda self, *args, use_sparse=False, **kwargs: create(self, *args, **kwargs)
+
+
+def stay_on_meta() -> None:
+    """Let a module that asks for the real device (Kimi K2.5's tower) change its dtype only."""
+    move = torch.nn.Module.to
+    torch.nn.Module.to = lambda self, *args, dtype=None, **kwargs: move(self, dtype=dtype) if dtype else self
 
 
 if __name__ == "__main__":

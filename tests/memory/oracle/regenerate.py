@@ -3,8 +3,9 @@
     python tests/memory/oracle/regenerate.py [MODEL ...] [--add LAYOUT_JSON ...]
 
 A file `golden/MODEL.json` is a list of layouts with what vLLM creates for each; MODEL is a folder of
-`tests/fixtures/models`. Without arguments all files are made anew. STOWAGE_VLLM_ENV names an environment with
-vLLM's CPU build (`make vllm-env` prints it).
+`tests/fixtures/models`. Without arguments all files are made anew, and those of states (`states.json`) and of KV
+capacity (`regenerate_kv.py`) too. STOWAGE_VLLM_ENV names an environment with vLLM's CPU build, which `make golden`
+makes and sets.
 """
 
 from __future__ import annotations
@@ -20,12 +21,14 @@ from typing import Any
 _HERE = Path(__file__).parent
 _GOLDEN = _HERE / "golden"
 _MODELS = _HERE.parents[1] / "fixtures" / "models"
+_STAND_INS = {"PYTHONPATH": str(_HERE / "stand_ins")}
 _LAYOUT: dict[str, Any] = {
     "tensor_parallel_size": 1,
     "pipeline_parallel_size": 1,
     "stage": 0,
     "expert_parallel": False,
     "without_quantization": False,
+    "lm_head_bias": False,
 }
 
 
@@ -49,12 +52,29 @@ def main() -> int:
         ]
         failures += len(layouts if not added else layouts + added) - len(rows)
         path.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    if not options.models and not options.add:
+        failures += not _states(python)
+        failures += subprocess.run([sys.executable, str(_HERE / "regenerate_kv.py")], check=False).returncode
     return 1 if failures else 0
+
+
+def _states(python: Path) -> bool:
+    """Ask for the states of the models that have rows; whether vLLM answered."""
+    path = _HERE / "states.json"
+    models = dict.fromkeys(row["model"] for row in json.loads(path.read_text(encoding="utf-8")))
+    command = [str(python), str(_HERE / "state_bytes.py"), *(str(_MODELS / model) for model in models)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | _STAND_INS)
+    if done.returncode:
+        print(f"states: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+        return False
+    path.write_text(done.stdout, encoding="utf-8")
+    print(f"states of {len(models)} models", flush=True)
+    return True
 
 
 def _ask(python: Path, model: str, layout: dict[str, Any]) -> dict[str, Any] | None:
     command = [str(python), str(_HERE / "parameter_bytes.py"), str(_MODELS / model), json.dumps(layout)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ | _STAND_INS)
     if done.returncode:
         print(f"{model} {layout}: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
         return None

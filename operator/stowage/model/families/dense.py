@@ -10,7 +10,7 @@ transformers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -27,6 +27,9 @@ from stowage.model.blocks import (
     whole,
 )
 from stowage.model.config_fields import BadField, UnsupportedFeature, count, flag, refuse_features
+from stowage.model.families.moe_layers import repeat_layers
+from stowage.model.families.swiftkv import refuse_swiftkv
+from stowage.model.families.windows import FULL, SLIDING, layer_types, layer_windows
 from stowage.model.profile import AttentionProfile, LayerProfile, MlpProfile
 from stowage.model.rope import read_rope
 from stowage.model.tensors import Place
@@ -55,6 +58,13 @@ class DenseFamily:
 
 FAMILIES: Final[Mapping[str, DenseFamily]] = {
     "LlamaForCausalLM": DenseFamily(biases="config"),
+    "LLaMAForCausalLM": DenseFamily(biases="config"),
+    "InternLM3ForCausalLM": DenseFamily(biases="config"),
+    "IQuestCoderForCausalLM": DenseFamily(biases="config"),
+    "TeleChat3ForCausalLM": DenseFamily(biases="config"),
+    "TeleFLMForCausalLM": DenseFamily(biases="config"),
+    "MiMoForCausalLM": DenseFamily(biases="qkv", default_kv_heads=32, derived_head_dim=True, window="qwen"),
+    "Ministral3ForCausalLM": DenseFamily(biases="config", default_kv_heads=8, default_head_dim=128),
     "MistralForCausalLM": DenseFamily(biases="config", default_kv_heads=8, default_window=4096),
     "Phi3ForCausalLM": DenseFamily(biases="config", fused_checkpoint=True),
     "Qwen2ForCausalLM": DenseFamily(biases="qkv", default_kv_heads=32, derived_head_dim=True, window="qwen"),
@@ -64,20 +74,31 @@ FAMILIES: Final[Mapping[str, DenseFamily]] = {
 }
 
 
+_QWEN_WINDOW: Final = 4096
+_QWEN_FIRST_WINDOW: Final = 28
+"""Class defaults of sliding_window and max_window_layers (transformers, Qwen2Config and Qwen3Config)."""
+
 _NOT_DENSE: Final = ("dual_chunk_attention_config", "text_config", "vision_config", "num_experts")
 
 
 def read_dense(config: Mapping[str, Any], family: DenseFamily) -> Anatomy:
     """Read one model of these families; raises BadField for missing, wrong or not supported values."""
+    if config.get("swiftkv") or config.get("num_key_value_layers"):
+        refuse_swiftkv(config)
     refuse_features(config, *_NOT_DENSE, "num_local_experts")
     hidden_size, vocab_size = count(config, "hidden_size"), count(config, "vocab_size")
     attention, mlp = _attention(config, family), _mlp(config, family)
-    layer = LayerProfile((attention,), mlp, _layer_tensors(attention, mlp, hidden_size, family))
+    windows = _windows(config, family)
+
+    def layer(window: int | None) -> LayerProfile:
+        own = replace(attention, sliding_window=window)
+        return LayerProfile((own,), mlp, _layer_tensors(own, mlp, hidden_size, family))
+
     rope, tied = read_rope(config, attention.head_dim), flag(config, "tie_word_embeddings")
     return Anatomy(
         hidden_size=hidden_size,
         vocab_size=vocab_size,
-        layers=(layer,) * count(config, "num_hidden_layers"),
+        layers=repeat_layers(len(windows), windows.__getitem__, layer),
         outer_tensors=(
             *embedding_and_head(vocab_size, hidden_size, tied=tied),
             whole("model.norm.weight", (hidden_size,), place=Place.LAST),
@@ -124,7 +145,6 @@ def _attention(config: Mapping[str, Any], family: DenseFamily) -> AttentionProfi
         qkv_bias=qkv_bias,
         output_bias=output_bias,
         qk_norm=family.qk_norm or flag(config, "qk_norm"),
-        sliding_window=_window(config, family),
     )
 
 
@@ -156,35 +176,30 @@ def _mlp(config: Mapping[str, Any], family: DenseFamily) -> MlpProfile:
     return MlpProfile(intermediate_size=count(config, "intermediate_size"), bias=bias)
 
 
-def _window(config: Mapping[str, Any], family: DenseFamily) -> int | None:
-    """Find the window that all layers have; raises BadField where only some have one."""
-    if config.get("sliding_window", family.default_window) in (None, 0) and family.window == "plain":
-        return None
-    if family.window == "qwen" and (
-        not flag(config, "use_sliding_window") or config.get("sliding_window", 4096) in (None, 0)
-    ):
-        return None
-    window = count(config, "sliding_window", family.default_window or 4096)
-    kinds = _layer_kinds(config, family)
-    if kinds == {"full_attention"}:
-        return None
-    if len(kinds) > 1:
-        raise UnsupportedFeature(
-            "config.json mixes layers with and without a sliding window, which is not supported."
-        )
-    return window
-
-
-def _layer_kinds(config: Mapping[str, Any], family: DenseFamily) -> set[str]:
-    stated = config.get("layer_types")
-    if stated is not None:
-        if not isinstance(stated, list) or not all(isinstance(kind, str) for kind in stated):
-            raise BadField("config.json has layer_types that is not a list of strings.")
-        return set(stated)
+def _windows(config: Mapping[str, Any], family: DenseFamily) -> tuple[int | None, ...]:
+    """Give the window of every layer; the Qwen families have it on all layers or on none."""
+    number = count(config, "num_hidden_layers")
     if family.window == "plain":
-        return {"sliding_attention"}
-    layers, first = count(config, "num_hidden_layers"), config.get("max_window_layers", 28)
+        stated = config.get("sliding_window", family.default_window)
+        return layer_windows({**config, "sliding_window": stated}, number)
+    stated = config.get("sliding_window", _QWEN_WINDOW)
+    if not flag(config, "use_sliding_window") or stated in (None, 0):
+        return (None,) * number
+    windows = layer_windows(
+        {**config, "sliding_window": stated, "layer_types": _qwen_types(config, number)}, number
+    )
+    if len(set(windows)) > 1:
+        raise UnsupportedFeature(
+            "config.json has a sliding window for some layers only, which the engine refuses for this family."
+        )
+    return windows
+
+
+def _qwen_types(config: Mapping[str, Any], number: int) -> list[str]:
+    """Read layer_types; where the field is absent, layers slide from `max_window_layers` on."""
+    if config.get("layer_types") is not None:
+        return list(layer_types(config, number) or ())
+    first = config.get("max_window_layers", _QWEN_FIRST_WINDOW)
     if type(first) is not int or first < 0:
         raise BadField("config.json has max_window_layers that is not a whole number of at least 0.")
-    full = {"full_attention"} if first > 0 else set()
-    return full | ({"sliding_attention"} if first < layers else set())
+    return [SLIDING if index >= first else FULL for index in range(number)]
