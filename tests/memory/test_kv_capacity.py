@@ -139,6 +139,7 @@ def test_capacity_is_what_the_release_prints(
 def _usable_blocks(release: str, case: Mapping[str, Any], answer: Mapping[str, Any]) -> int:
     """Give the blocks that a request takes: of the longest context, or by the concurrency that was printed."""
     if kv_rules(version(release)).concurrency == "blocks":
-        return int(round(answer["num_blocks"] / answer["max_concurrency"]))
+        blocks: float = answer["num_blocks"] / answer["max_concurrency"]
+        return round(blocks)
     keeps_all = any(kind["kind"] == "full" for kind in case["kinds"].values())
     return int(-(-case["max_model_len"] // case["block_size"])) if keeps_all else 0
