@@ -77,7 +77,7 @@ def chosen(
             id="many heads in 8 bits",
         ),
         pytest.param(HEADS, None, "auto", "0.32.0", "CPU_ATTN", 128, id="the CPU backend"),
-        pytest.param(LATENT, None, "auto", "0.32.0", "CPU_MLA", 16, id="latents on the CPU"),
+        pytest.param(LATENT, None, "auto", "0.32.0", "AMX_MLA", 128, id="latents on the CPU"),
         pytest.param(HEADS, TURING, "fp8", "0.6.6", "XFORMERS", 16, id="the V0 engine"),
     ],
 )  # fmt: skip

@@ -9,10 +9,12 @@ import pytest
 from stowage.api.refusal import Refusal
 from stowage.memory.budget import ledger
 from stowage.memory.device import DeviceMemory
+from stowage.memory.layout import RankLayout
 from stowage.memory.ledger import Ledger
 from stowage.memory.quantization_rules import check_quantization, least_capability
+from stowage.memory.quantized_fit import misfit
 from stowage.model.profile import ModelProfile
-from stowage.model.tensors import Scheme
+from stowage.model.tensors import Linear, ParameterTensor, Place, Scheme, Shard
 from tests.memory.support import A100, B200, GIB, H100, L4, T4, gpu, shape, version
 from tests.model.support import TINY, config_of, profile_of, published
 
@@ -211,11 +213,19 @@ def changed(fixture: str, **fields: Any) -> ModelProfile:
         ),
         pytest.param(
             BLOCKS,
-            "0.32.0",
+            "0.13.0",
             {"tensor_parallel_size": 8},
             "32 outputs",
             "TP 1, 2",
-            id="blocks of 64 against a head of 32",
+            id="blocks of 64 against a head of 32, while fused projections may not cut them",
+        ),
+        pytest.param(
+            BLOCKS,
+            "0.32.0",
+            {"tensor_parallel_size": 8},
+            "32 inputs",
+            "TP 1, 2",
+            id="blocks of 64 against a head of 32, in the output projection only",
         ),
         pytest.param(
             tiny("fp8", activation_scheme="dynamic", weight_block_size=[32, 128]),
@@ -316,3 +326,18 @@ def test_an_fp8_model_on_an_a100_is_sized_as_weight_only() -> None:
 def test_nvfp4_runs_on_every_gpu_from_turing_on() -> None:
     profile = tiny("modelopt", quant_algo="NVFP4", ignore=["lm_head"])
     assert [refusal_of(profile, device) for device in (T4, A100, L4, H100, B200)] == [None] * 5
+
+
+@pytest.mark.parametrize(
+    ("ranks", "said"),
+    [
+        pytest.param(1, None, id="whole on one rank it may end within a block"),
+        pytest.param(2, "100 outputs", id="divided it may not"),
+    ],
+)
+def test_a_column_of_one_part_may_be_ragged_on_one_rank(ranks: int, said: str | None) -> None:
+    scheme = Scheme("fp8", "fp8", "block", block=(128, 128))
+    linear = Linear("m.q_b_proj", ("m.q_b_proj",), (200,), scheme=scheme)
+    tensor = ParameterTensor("m.q_b_proj.weight", (200, 256), Shard.COLUMNS, Place.LAYER, linear=linear)
+    problem = misfit(tensor, RankLayout(ranks, 1, 0), "bfloat16", (0, 32, 0))
+    assert problem is None if said is None else said in str(problem)

@@ -178,6 +178,11 @@ BNB = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_typ
             id="targets by name, the head among them",
         ),
         pytest.param(
+            compressed(("re:.*q_proj$", FP8_CHANNEL, FP8_TOKEN)),
+            {"0.qkv_proj": "plain"},
+            id="a target that means one part of a fused module means nothing",
+        ),
+        pytest.param(
             MODELOPT,
             {"0.o_proj": "nvfp4 group 16 static_activation", "lm_head": "plain"},
             id="ModelOpt NVFP4",

@@ -21,7 +21,7 @@ DEFAULT_BLOCK_SIZE: Final = 16
 """Tokens of a block where the backend takes it: CacheConfig.DEFAULT_BLOCK_SIZE."""
 
 CPU_BLOCK_SIZE: Final = 128
-"""Tokens of a block on the CPU backend; its latent attention takes 16 only (platforms/cpu.py)."""
+"""Tokens of a block on CPUs with matrix units; without, latent attention takes 16 only (platforms/cpu.py)."""
 
 _FEW_HEADS: Final = 16
 _PLAIN: Final = frozenset({"auto", "bfloat16", "float16"})
@@ -113,9 +113,8 @@ def _cpu_backend(needs: AttentionNeeds, where: Conditions) -> AttentionBackend |
         (heads and where.kv_dtype.startswith("fp8_e")) or where.kv_dtype == "fp8"
     ):
         return _refusal(needs, where)
-    size = CPU_BLOCK_SIZE if heads else DEFAULT_BLOCK_SIZE
-    name = "CPU_ATTN" if heads else "CPU_MLA"
-    return AttentionBackend(name, where.block_size or size, (), 32 if heads else 16, where.kv_dtype)
+    name = "CPU_ATTN" if heads else "AMX_MLA"
+    return AttentionBackend(name, where.block_size or CPU_BLOCK_SIZE, (), 32, where.kv_dtype)
 
 
 @lru_cache(maxsize=4096)

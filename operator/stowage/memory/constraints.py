@@ -43,7 +43,7 @@ def check_shape(profile: ModelProfile, shape: EngineShape, device: DeviceMemory)
         or check_encoders(profile, shape)
         or _check_limits(profile, shape)
         or _check_precision(shape, device)
-        or _check_cpu(shape, device)
+        or _check_cpu(profile, shape, device)
     )
 
 
@@ -194,9 +194,12 @@ def _check_precision(shape: EngineShape, device: DeviceMemory) -> Refusal | None
     return None
 
 
-def _check_cpu(shape: EngineShape, device: DeviceMemory) -> Refusal | None:
+def _check_cpu(profile: ModelProfile, shape: EngineShape, device: DeviceMemory) -> Refusal | None:
     if not device.is_cpu:
         return None
+    if profile.quantization is not None:
+        message = f"Checkpoints quantised by {profile.quantization} are not sized on CPU nodes."
+        return Refusal(Reason.NOT_SUPPORTED, message, "Use the unquantised checkpoint there.")
     if shape.kv_cache_memory_bytes is None:
         message = "On CPU nodes the size of the KV cache must be stated (kv_cache_memory_bytes)."
         return Refusal(Reason.PIN_CONFLICT, message, "Otherwise the engine takes a share of the whole node.")

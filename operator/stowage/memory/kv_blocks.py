@@ -20,9 +20,9 @@ from stowage.memory.attention_backend import (
     choose_backend,
 )
 from stowage.memory.kv_dtype import known_kv_dtypes, kv_format
-from stowage.memory.kv_layers import LayerCache, attention_token_bytes
+from stowage.memory.kv_layers import LayerCache, attention_token_bytes, layer_state_bytes
 from stowage.memory.kv_question import CacheQuestion
-from stowage.memory.state_cache import hybrid_block_size, state_bytes
+from stowage.memory.state_cache import hybrid_block_size
 from stowage.model.dtype import ELEMENT_BYTES
 from stowage.model.profile import AttentionProfile, LatentAttentionProfile, LayerProfile, StateProfile
 
@@ -62,6 +62,8 @@ def layer_cache(question: CacheQuestion) -> LayerCache | Refusal:
         state_mode=_state_mode(question),
         num_speculative_tokens=question.drafts,
         window_extra=_window_extra(question),
+        recurrent_dtype=_recurrent_dtype(question),
+        encoder_tokens=question.encoder_tokens,
     )
     return _with_windows(_with_states(cache, question, backends), backends)
 
@@ -99,6 +101,12 @@ def _state_mode(question: CacheQuestion) -> str:
     return "all" if whole else "align"
 
 
+def _recurrent_dtype(question: CacheQuestion) -> str | None:
+    """Give what states are kept in by default: CPUs with 16-bit vector units are given 32 bits (platforms/cpu.py)."""
+    on_cpu = question.where.capability is None
+    return "float32" if on_cpu and question.rules.cpu_states_in_32_bits else None
+
+
 def _window_extra(question: CacheQuestion) -> int:
     """Give the tokens that stay besides a window where several draft modules read ahead of one another."""
     several = min(len(question.profile.draft_layers), question.drafts) > 1
@@ -123,10 +131,7 @@ def _with_states(cache: LayerCache, question: CacheQuestion, backends: list[Atte
     token_bytes = _token_bytes(question, cache)
     if not states or token_bytes is None or cache.rules.attention_only:
         return cache
-    sizes = [
-        state_bytes(state, cache.tensor_parallel_size, cache.state_dtype_bytes, question.drafts)
-        for state in states
-    ]
+    sizes = [layer_state_bytes(state, cache) for state in states]
     step, kernel = _hybrid_steps(cache, question, backends)
     if cache.state_mode == "all":
         chunk = lcm(step, *(state.chunk_size or _CHUNKED_KINDS.get(state.kind, step) for state in states))

@@ -15,15 +15,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
-from typing import Final
 
 from stowage.memory.band import Band, remainder_band
 from stowage.memory.estimates import Estimate
+from stowage.memory.kv_pool import KvPool
 from stowage.memory.rank import RankTerms
 from stowage.memory.setting import Setting
-
-_TANGENT_STEPS: Final = 64
-"""Blocks over which the slope at the far end is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +59,7 @@ class KvBudget:
 
         `shift_bytes` is added to the available bytes, to ask for the lower end of the band.
         """
-        return _largest(limit, self.terms.pool.step, partial(self._slack, shift_bytes=shift_bytes))
+        return _largest(limit, self.terms.pool, partial(self._slack, shift_bytes=shift_bytes))
 
     def _slack(self, max_model_len: int, shift_bytes: int) -> int:
         return self.available_bytes(max_model_len) + shift_bytes - self.needed_bytes(max_model_len)
@@ -83,33 +80,30 @@ def kv_budget(setting: Setting, terms: RankTerms) -> KvBudget:
     return KvBudget(terms, budget_bytes, budget_bytes - spent, tuple(counted), pinned=False)
 
 
-def _largest(limit: int, step: int, slack: Callable[[int], int]) -> int | None:
-    """Find the last length up to `limit` whose slack is not negative; it falls at multiples of `step` only.
+def _largest(limit: int, pool: KvPool, slack: Callable[[int], int]) -> int | None:
+    """Find the last length up to `limit` whose slack is not negative; it falls at multiples of a step only.
 
-    Slack falls ever less steeply, as windows fill up, so a tangent at the far end meets zero at a length that
-    fits, and at the right one where nothing fills up beyond it. From there the next try is where a straight line
-    between both ends meets zero; halving the slack of an end that stays (Illinois) keeps it from stalling.
+    Between two lengths at which windows are full slack falls along a straight line, so after finding the two
+    around zero the next try is where the line meets it; halving the slack of an end that stays (Illinois) keeps
+    the rounding to blocks from stalling that.
     """
-    at_limit = slack(limit)
+    at_limit, step = slack(limit), pool.step
     if at_limit >= 0:
         return limit
     low, high = 1, -(-limit // step)
     low_slack, high_slack = float(slack(min(step, limit))), float(at_limit)
     if low_slack < 0:
         return None
-    middle = _where_tangent_is_zero(high, at_limit, lambda length: slack(length * step))
+    tries, kept_low = [length // step for length in pool.bends], None
     while high - low > 1:
-        middle = min(max(middle, low + 1), high - 1)
+        line = low + int((high - low) * low_slack / (low_slack - high_slack))
+        middle = min(max(tries.pop() if tries else line, low + 1), high - 1)
         found = slack(middle * step)
         if found >= 0:
-            low, low_slack, high_slack = middle, float(found), high_slack / 2
+            low, low_slack, tries = middle, float(found), []
+            high_slack /= 2 if kept_low is False else 1
         else:
-            high, high_slack, low_slack = middle, float(found), low_slack / 2
-        middle = low + int((high - low) * low_slack / (low_slack - high_slack))
+            high, high_slack = middle, float(found)
+            low_slack /= 2 if kept_low is True else 1
+        kept_low = found < 0
     return low * step
-
-
-def _where_tangent_is_zero(end: int, at_end: int, slack: Callable[[int], int]) -> int:
-    before = max(1, end - _TANGENT_STEPS)
-    rise = slack(before) - at_end
-    return end if rise <= 0 else end + at_end * (end - before) // rise

@@ -84,6 +84,8 @@ class LayerCache:
     `state_mode` says how many blocks a state takes: "one", "none" (one, and one for each guessed token), "align"
     (block boundaries too) or "all" (one for every block of tokens). `state_page_bytes` is the page of attention
     layers that states are padded to (None: not padded). `window_extra` tokens stay besides each window.
+    `recurrent_dtype` is what recurrent states are kept in where the model asks for nothing, `encoder_tokens` the
+    encoder's length that cross attention is given room for (None: the model's).
     """
 
     tensor_parallel_size: int
@@ -96,6 +98,8 @@ class LayerCache:
     num_speculative_tokens: int = 0
     state_page_bytes: int | None = None
     window_extra: int = 0
+    recurrent_dtype: str | None = None
+    encoder_tokens: int | None = None
 
 
 def kv_layers(layer: LayerProfile, cache: LayerCache) -> Iterator[KvLayer]:
@@ -119,6 +123,13 @@ def attention_token_bytes(mixer: AttentionProfile | LatentAttentionProfile, cach
     return heads * (cache.format.vector_bytes(mixer.head_dim) + cache.format.vector_bytes(values))
 
 
+def layer_state_bytes(mixer: StateProfile, cache: LayerCache) -> int:
+    """Give the bytes of one state of a layer on one rank, without padding."""
+    kept = replace(mixer, state_dtype=mixer.state_dtype or cache.recurrent_dtype)
+    drafted = cache.num_speculative_tokens
+    return state_bytes(kept, cache.tensor_parallel_size, cache.state_dtype_bytes, drafted)
+
+
 def _is_cached(mixer: AttentionProfile, cache: LayerCache) -> bool:
     if mixer.shares_cache or mixer.source == "encoder":
         return False
@@ -130,7 +141,8 @@ def _attention_layer(mixer: AttentionProfile, cache: LayerCache) -> KvLayer:
     identity = (heads, mixer.head_dim, mixer.value_head_dim)
     token_bytes = attention_token_bytes(mixer, cache)
     if mixer.source == "cross":
-        return KvLayer("cross", cache.block_size, token_bytes, identity, span=mixer.cross_tokens)
+        span = mixer.cross_tokens if cache.encoder_tokens is None else cache.encoder_tokens
+        return KvLayer("cross", cache.block_size, token_bytes, identity, span=span)
     if mixer.sliding_window is not None and not cache.rules.windows_keep_all:
         span = mixer.sliding_window + cache.window_extra
         return KvLayer("window", cache.window_block_size, token_bytes, identity, span=span)
@@ -149,8 +161,7 @@ def _latent_layers(mixer: LatentAttentionProfile, cache: LayerCache) -> Iterator
 
 
 def _state_layer(mixer: StateProfile, cache: LayerCache) -> KvLayer:
-    drafted = cache.num_speculative_tokens
-    size = state_bytes(mixer, cache.tensor_parallel_size, cache.state_dtype_bytes, drafted)
+    drafted, size = cache.num_speculative_tokens, layer_state_bytes(mixer, cache)
     kept: int | None = states_per_request(
         mixer,
         prefix_caching=cache.state_mode == "align",

@@ -54,6 +54,16 @@ class KvPool:
         ]
         return gcd(*sizes)
 
+    @property
+    def bends(self) -> tuple[int, ...]:
+        """Lengths at which windows and chunks are full, the shortest first: beyond, requests grow more slowly."""
+        kept = {
+            group.lead.span + self.tokens_in_flight
+            for group in (*self.groups, *self.checked)
+            if group.lead.kind in ("window", "chunk")
+        }
+        return tuple(sorted(kept))
+
     def blocks_per_request(self, tokens: int) -> int:
         """Give the blocks that one request of that many tokens takes at most, over all groups."""
         flight, ranks = self.tokens_in_flight, self.context_parallel_size

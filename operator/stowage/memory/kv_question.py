@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from stowage.memory.attention_backend import Conditions
@@ -25,7 +26,8 @@ class CacheQuestion:
 
     `drafts` tokens are guessed at a time by `draft_method`, with the layers of `draft` or else the checkpoint's
     own draft layers. `prefix_caching` False: turned off. `hybrid_manager` False: layers that keep less than all
-    tokens are cached like those that keep all.
+    tokens are cached like those that keep all. `encoder_tokens` is what cross attention is given room for where
+    that is not the encoder's own length.
     """
 
     profile: ModelProfile
@@ -39,6 +41,7 @@ class CacheQuestion:
     draft_method: str | None = None
     drafts: int = 0
     draft: ModelProfile | None = None
+    encoder_tokens: int | None = None
 
     @property
     def draft_layers(self) -> tuple[LayerProfile, ...]:
@@ -62,7 +65,7 @@ class CacheQuestion:
         """
         profile, stages = self.profile, self.pipeline_parallel_size
         layers = profile.layers
-        if self.rules.attention_only and profile.encoders and _has_cross(layers):
+        if self.rules.attention_only and profile.encoders and has_cross_attention(profile):
             layers = layers[:1] * profile.encoders[0].num_layers
         here = stage_layers(len(layers), stages)
         placed = [(layers[index], stage) for stage in range(stages) for index in here[stage]]
@@ -77,9 +80,11 @@ class CacheQuestion:
         yield from dict.fromkeys(mixer for layer in self.distinct_layers() for mixer in layer.mixers)
 
 
-def _has_cross(layers: tuple[LayerProfile, ...]) -> bool:
+@lru_cache(maxsize=256)
+def has_cross_attention(profile: ModelProfile) -> bool:
+    """Whether the decoder attends to an encoder's states."""
     return any(
         isinstance(mixer, AttentionProfile) and mixer.source == "cross"
-        for layer in layers
+        for layer in profile.layers
         for mixer in layer.mixers
     )

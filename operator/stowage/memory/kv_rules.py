@@ -40,6 +40,8 @@ class KvRules:
     state_blocks: str
     prefill_checkpoint: bool
     retains_lookahead: bool
+    cpu_states_in_32_bits: bool
+    cross_tokens: str
 
 
 @lru_cache(maxsize=256)

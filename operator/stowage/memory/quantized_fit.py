@@ -21,6 +21,9 @@ _REFINED_BLOCKS_SINCE: Final[Release] = (0, 31, 0)
 _MARLIN_PADS_SINCE: Final[Release] = (0, 24, 0)
 """utils/marlin_utils.py of 0.24.0 has marlin_padded_nk; 0.22.1 has not."""
 
+_MERGED_MAY_CUT_BLOCKS_SINCE: Final[Release] = (0, 17, 0)
+"""layers/linear.py of 0.17.1 has _maybe_allow_fp8_block_shape_mismatch; 0.13.0 has not."""
+
 LEAST_REFINED: Final = 32
 """The smallest block that expert scales are split into."""
 
@@ -36,7 +39,8 @@ def misfit(tensor: ParameterTensor, layout: RankLayout, dtype: str, release: Rel
             scheme, _expert_sizes(tensor, len(linear.out_sizes), shape), layout, release
         )
     elif scheme.block is not None and scheme.weight == "fp8":
-        problem = _block_problem(tensor, scheme.method, scheme.block, layout)
+        merged_may_cut = scheme.method == "fp8" and release >= _MERGED_MAY_CUT_BLOCKS_SINCE
+        problem = _block_problem(tensor, scheme.method, scheme.block, layout, merged_may_cut=merged_may_cut)
     elif scheme.weight.startswith("int") and scheme.activation is None:
         old = release < _MARLIN_PADS_SINCE and dtype == "bfloat16"
         problem = _packed_problem(scheme, shape, tensor.shape[1], old=old)
@@ -49,7 +53,7 @@ def misfit(tensor: ParameterTensor, layout: RankLayout, dtype: str, release: Rel
 
 
 def _block_problem(
-    tensor: ParameterTensor, method: str, block: tuple[int, int], layout: RankLayout
+    tensor: ParameterTensor, method: str, block: tuple[int, int], layout: RankLayout, *, merged_may_cut: bool
 ) -> str | None:
     columns, split = rank_shape(tensor, layout)[1], layout.tensor_parallel_size > 1
     if method == "modelopt":
@@ -59,6 +63,8 @@ def _block_problem(
     parts = _part_rows(tensor, layout)
     if tensor.shard in (Shard.ROWS, Shard.REPLICATED) or not split:
         parts = parts[:-1]
+    elif merged_may_cut and len(parts) > 1:
+        return None
     return next((found for rows in parts if (found := _not_multiple("outputs", rows, block[0]))), None)
 
 

@@ -149,7 +149,7 @@ def check_load_peak(
         rank_weights(plain, _layout(shape, stage), dtype).tensor_bytes
         for stage in range(shape.pipeline_parallel_size)
     )
-    if True:
+    if peak <= device.total_bytes:
         return None
     message = (
         f"vLLM {version.version} quantises by {method!r} only after {peak / 2**30:.1f} GiB of 16-bit weights "

@@ -11,7 +11,7 @@ from stowage.memory.attention_backend import DEFAULT_BLOCK_SIZE, Conditions, aut
 from stowage.memory.device import DeviceMemory
 from stowage.memory.engine_version import EngineVersion
 from stowage.memory.kv_cache import KvCache, kv_cache
-from stowage.memory.kv_question import CacheQuestion
+from stowage.memory.kv_question import CacheQuestion, has_cross_attention
 from stowage.memory.kv_rules import kv_rules
 from stowage.memory.shape import EngineShape
 from stowage.model.dtype import ELEMENT_BYTES, element_type
@@ -52,10 +52,11 @@ class Setting:
     @cached_property
     def kv_cache(self) -> KvCache | Refusal:
         """The KV cache of the model on all ranks, or why the engine would not start with it."""
-        shape, speculative = self.shape, self.shape.speculative
+        shape, speculative, rules = self.shape, self.shape.speculative, kv_rules(self.version)
+        takes_batch = rules.cross_tokens == "batch" and has_cross_attention(self.profile)
         question = CacheQuestion(
             profile=self.profile,
-            rules=kv_rules(self.version),
+            rules=rules,
             where=self._attention_conditions,
             tensor_parallel_size=shape.tensor_parallel_size,
             pipeline_parallel_size=shape.pipeline_parallel_size,
@@ -65,6 +66,7 @@ class Setting:
             draft_method=speculative.method if speculative else None,
             drafts=speculative.num_speculative_tokens if speculative else 0,
             draft=speculative.draft if speculative else None,
+            encoder_tokens=shape.max_num_batched_tokens if takes_batch else None,
         )
         return kv_cache(question)
 

@@ -21,6 +21,7 @@ from stowage.memory.engine_version import EngineVersion
 from stowage.planning.fit import Fit, Fitter, Misfit, base_settings
 from stowage.planning.notes import certainty_notes, context_notes, host_note, replica_notes
 from stowage.planning.placement import places, tolerations_of, why_nowhere
+from stowage.planning.precision import precision_words
 from stowage.planning.requests import ContainerNeeds, cpu_needs, limit_below
 from stowage.planning.result import Placement, Plan, PlanRequest, PlanResult, Rejection
 from stowage.planning.settings import EngineSettings
@@ -156,7 +157,7 @@ def _plan(host: _Host, fit: Fit, needs: ContainerNeeds, names: tuple[str, ...]) 
         concurrency_served=fit.concurrency,
         placement=Placement("Now", names, "free CPU and memory of nodes without GPUs"),
         model_revision=request.profile.revision,
-        precision={"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}.get(fit.settings.dtype, "auto"),
+        precision=precision_words(request.profile, fit.settings.dtype),
         notes=(*_notes(host, fit, needs, len(names)),),
         request_tokens=fit.request_tokens,
         tolerations=_pod_needs(host, needs).tolerations,

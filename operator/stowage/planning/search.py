@@ -28,6 +28,7 @@ from stowage.planning.fit import Fit, Fitter, Misfit, base_settings
 from stowage.planning.notes import gpu_notes
 from stowage.planning.objective import cost_key, replica_gigabytes
 from stowage.planning.placement import places, tolerations_of, why_nowhere
+from stowage.planning.precision import precision_words
 from stowage.planning.requests import ContainerNeeds, gpu_needs
 from stowage.planning.result import Alternative, Placement, Plan, PlanRequest, PlanResult, Rejection
 from stowage.planning.suggestions import would_fit
@@ -157,7 +158,7 @@ class Search:
             concurrency_served=fit.concurrency,
             placement=Placement("Now", option.node_names, f"GPU model known by {group.evidence}"),
             model_revision=request.profile.revision,
-            precision=_short_dtype(fit.settings.dtype),
+            precision=precision_words(request.profile, fit.settings.dtype),
             notes=gpu_notes(request, self.version, group, fit, chosen.target, len(option.node_names)),
             request_tokens=fit.request_tokens,
             tolerations=option.needs.tolerations,
@@ -288,7 +289,3 @@ def _no_gpu(
 
 def _unrestricted(request: PlanRequest) -> object:
     return request.spec.hardware.model_copy(update={"node_selector": {}, "gpus": ()})
-
-
-def _short_dtype(dtype: str) -> str:
-    return {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}.get(dtype, dtype)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from stowage.model.blocks import Tensors, whole
-from stowage.model.config_fields import BadField, count
+from stowage.model.config_fields import BadField, count, mapping, word
 from stowage.model.encoder_defaults import encoder_default
 from stowage.model.families.text_inside import require
 from stowage.model.families.tower_parts import (
@@ -65,9 +65,11 @@ def read_kimi_k25_tower(config: Config, text_hidden: int) -> TowerAnatomy:
     """Read tower and projector of Kimi K2.5, where images and pieces of videos are one modality.
 
     Every rank holds the tower whole where tensor parallelism does not divide its heads. The engine knows the
-    sizes by the names of transformers' class and takes its defaults where a file still has older names.
+    sizes by the names of transformers' class and takes its defaults where a file still has older names. It
+    never quantises tower and projector of a compressed-tensors checkpoint (`_maybe_ignore_quant_config`).
     """
     vision = require(config, "vision_config")
+    quantised = _quantization_method(config) != "compressed-tensors"
     size = _size(vision, "")
     tower = Tower(("vision_chunk",), num_heads=size.heads)
     times = buffer("patch_embed.pos_emb.time_weight", (count(vision, "pos_emb_time", 4), 1, size.hidden))
@@ -77,11 +79,18 @@ def read_kimi_k25_tower(config: Config, text_hidden: int) -> TowerAnatomy:
     )
     return TowerAnatomy(
         (
-            *tower_tensors((*_tower(size), times), tower, engine="vision_tower."),
-            *tower_tensors(projector, tower, engine="mm_projector."),
+            *tower_tensors((*_tower(size), times), tower, engine="vision_tower.", quantised=quantised),
+            *tower_tensors(projector, tower, engine="mm_projector.", quantised=quantised),
         ),
         (_encoder("vision_chunk", size, text_hidden),),
     )
+
+
+def _quantization_method(config: Config) -> str | None:
+    settings = mapping(config, "quantization_config") or mapping(
+        mapping(config, "text_config"), "quantization_config"
+    )
+    return word(settings, "quant_method")
 
 
 def _size(vision: Config, prefix: str) -> _Size:
