@@ -19,6 +19,7 @@ from stowage.api.refusal import Refusal
 from stowage.memory.budget import DeviceMemory, EngineShape, default_batch_limits
 from stowage.memory.engine_version import EngineVersion, engine_on, engine_version, newest_engine_version
 from stowage.memory.shape import LoraSettings, SpeculativeSettings
+from stowage.model.families.removed import last_engines
 from stowage.model.profile import ModelProfile
 
 _V0_RELEASE = "0.6.6"
@@ -91,7 +92,8 @@ class _Reading:
     def _version(self) -> EngineVersion | Refusal:
         engine, release = self.case.row.get("engine"), self.case.release
         if release is None:
-            release = _V0_RELEASE if engine == "V0" else newest_engine_version()
+            newest = last_engines().get(self.profile.architecture, newest_engine_version())
+            release = _V0_RELEASE if engine == "V0" else newest
             self.assumed.append(f"vLLM {release}, as the row names no release")
         elif self.case.is_dev_build:
             self.assumed.append(f"that {release} behaves like its release")

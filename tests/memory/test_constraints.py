@@ -10,6 +10,7 @@ from stowage.api.refusal import Refusal
 from stowage.memory.budget import ledger
 from stowage.memory.constraints import tensor_parallel_sizes
 from stowage.memory.device import DeviceMemory
+from stowage.memory.ledger import Ledger
 from tests.memory.support import H100, NODE, T4, shape, version
 from tests.model.support import TINY, profile_of, published
 
@@ -90,3 +91,13 @@ def test_every_split_dimension_is_checked(changes: dict[str, Any], words: str) -
     answer = ledger(profile, shape(tensor_parallel_size=size), H100, version())
     assert isinstance(answer, Refusal)
     assert words in answer.message
+
+
+def test_an_architecture_that_a_release_dropped_is_refused_with_the_last_one_that_serves_it() -> None:
+    profile = profile_of(TINY, architectures=["XverseForCausalLM"])
+    asked = shape(max_model_len=2048)
+    assert isinstance(ledger(profile, asked, H100, version("0.22.1")), Ledger)
+    refusal = ledger(profile, asked, H100, version("0.32.0"))
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason.value == "UnsupportedArchitecture"
+    assert "0.23.0" in refusal.hint

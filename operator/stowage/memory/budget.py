@@ -13,7 +13,7 @@ from dataclasses import replace
 from stowage.api.refusal import Refusal
 from stowage.memory.band import Band
 from stowage.memory.batch_limits import default_batch_limits
-from stowage.memory.constraints import check_shape
+from stowage.memory.constraints import check_release, check_shape
 from stowage.memory.device import DeviceMemory
 from stowage.memory.engine_version import EngineVersion, engine_on
 from stowage.memory.kv_budget import KvBudget, kv_budget
@@ -62,7 +62,8 @@ def rank_ledgers(
         return loaded
     setting = Setting(loaded, shape, device, _on(version, device))
     refusal = (
-        check_shape(loaded, shape, device)
+        check_release(loaded, version)
+        or check_shape(loaded, shape, device)
         or check_quantization(loaded, shape, device, version)
         or check_load_peak(profile, shape, device, version)
     )

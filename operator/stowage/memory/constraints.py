@@ -13,8 +13,10 @@ from stowage.api.refusal import Refusal
 from stowage.memory.context_parallel import check_context_parallelism
 from stowage.memory.device import DeviceMemory
 from stowage.memory.encoder_limits import check_encoders
+from stowage.memory.engine_version import EngineVersion, release_numbers
 from stowage.memory.shape import EngineShape
 from stowage.model.dtype import element_type
+from stowage.model.families.removed import last_engines
 from stowage.model.profile import (
     AttentionProfile,
     LatentAttentionProfile,
@@ -192,6 +194,16 @@ def _check_precision(shape: EngineShape, device: DeviceMemory) -> Refusal | None
         message = f"{device.name} has no bfloat16 (compute capability below 8.0)."
         return Refusal(Reason.UNSUPPORTED_DTYPE, message, "Use dtype auto or float16.")
     return None
+
+
+def check_release(profile: ModelProfile, version: EngineVersion) -> Refusal | None:
+    """Check that the release still serves the architecture."""
+    last = last_engines().get(profile.architecture)
+    asked, newest = release_numbers(version.version), release_numbers(last or "")
+    if asked is None or newest is None or asked[:2] <= newest[:2]:
+        return None
+    message = f"vLLM {version.version} does not serve {profile.architecture} any more."
+    return Refusal(Reason.UNSUPPORTED_ARCHITECTURE, message, f"The last release that does is {last}.")
 
 
 def _check_cpu(profile: ModelProfile, shape: EngineShape, device: DeviceMemory) -> Refusal | None:

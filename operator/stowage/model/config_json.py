@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from difflib import get_close_matches
 from typing import Any
 
 from stowage.api.reasons import Reason
@@ -20,8 +21,6 @@ from stowage.model.dtype import element_type
 from stowage.model.profile import ModelProfile
 from stowage.model.quantization import with_quantization
 from stowage_runtime.contract import CheckpointSummary
-
-_SUPPORTED = ", ".join(sorted(ARCHITECTURES))
 
 
 def read_profile(summary: CheckpointSummary) -> ModelProfile | Refusal:
@@ -55,7 +54,9 @@ def _unsupported(config: Mapping[str, Any]) -> Refusal | None:
     if name in ARCHITECTURES:
         return None
     message = f"The architecture {name} is not supported by this version."
-    return Refusal(Reason.UNSUPPORTED_ARCHITECTURE, message, f"Supported are {_SUPPORTED}.")
+    near = get_close_matches(name, sorted(ARCHITECTURES), n=3, cutoff=0.5)
+    hint = f"Of the {len(ARCHITECTURES)} that are, nearest by name: {', '.join(near)}." if near else ""
+    return Refusal(Reason.UNSUPPORTED_ARCHITECTURE, message, hint)
 
 
 def _profile(summary: CheckpointSummary) -> ModelProfile:
