@@ -10,7 +10,7 @@ from stowage.api.refusal import Refusal
 from stowage.memory.budget import largest_max_num_seqs, rank_ledgers
 from stowage.memory.device import DeviceMemory
 from stowage.memory.ledger import Ledger
-from tests.memory.support import A10G, A100, GIB, H100, L4, NODE, T4, ledger_of, shape, version
+from tests.memory.support import A10G, A100, GIB, H100, L4, NODE, T4, gpu, ledger_of, shape, version
 from tests.model.support import TINY, profile_of, published
 
 LLAMA_8B = "meta-llama--Llama-3.1-8B-Instruct"
@@ -206,3 +206,11 @@ def test_sums_of_a_ledger() -> None:
     assert entry.used_bytes + entry.free_bytes == entry.total_bytes
     parts = entry.in_use_before_bytes + entry.non_torch_bytes + entry.persistent_bytes
     assert entry.overhead_bytes == parts + entry.activation_bytes + entry.cuda_graph_bytes
+
+
+def test_a_gpu_that_shares_the_hosts_memory_loses_what_host_processes_take() -> None:
+    own, shared = gpu(121.69, "NVIDIA-Own", (12, 0)), gpu(121.69, "NVIDIA-GB10", (12, 1))
+    entries = [ledger_of(published(LLAMA_8B), device, max_model_len=2048) for device in (own, shared)]
+    lost = (entries[1].non_torch_bytes - entries[0].non_torch_bytes) / GIB
+    assert lost == pytest.approx(2.2, abs=0.1)
+    assert entries[0].kv_cache_bytes - entries[1].kv_cache_bytes == pytest.approx(lost * GIB, abs=2)

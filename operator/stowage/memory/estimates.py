@@ -98,6 +98,14 @@ def non_torch_growth_bytes(world_size: int) -> Estimate:
 
 
 @cache
+def unified_growth_bytes(compute_capability: tuple[int, int]) -> Estimate:
+    """Give what host processes take between the engine's looks at a memory that GPU and host share."""
+    row = _table()["unified"]
+    name = f"{compute_capability[0]}.{compute_capability[1]}"
+    return _mebibytes(row) if name in row["compute_capabilities"] else NOTHING
+
+
+@cache
 def graph_bytes_per_size() -> Estimate:
     """Give the bytes of one captured size of a 32-layer model."""
     row = _table()["cuda_graphs"]

@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from stowage.api.refusal import Refusal
 from stowage.memory.activations import activation_bytes
 from stowage.memory.allocator import AllocatedBytes
 from stowage.memory.cuda_graphs import graph_bytes
 from stowage.memory.encoder import absent_modalities
 from stowage.memory.estimates import NOTHING, Estimate, host_overhead_bytes
 from stowage.memory.kv_pool import KvPool
-from stowage.memory.kv_rules import kv_rules
 from stowage.memory.layout import RankLayout
 from stowage.memory.lora import lora_bytes
 from stowage.memory.pipeline import stage_layers
@@ -77,11 +75,11 @@ def rank_terms(setting: Setting, stage: int) -> RankTerms:
         weights=weights,
         state_bytes=sampler_state_bytes(setting, layout) + latent_workspace_bytes(setting) + slack,
         max_num_seqs=shape.max_num_seqs,
-        non_torch=host_overhead_bytes() if is_cpu else non_torch_bytes(shape, version),
+        non_torch=host_overhead_bytes() if is_cpu else non_torch_bytes(shape, version, setting.device),
         activation=activation_bytes(setting, layout),
         graphs=graph_bytes(shape, setting.device, version, num_layers),
         in_use_before=NOTHING if is_cpu else in_use_before_bytes(shape, version),
-        pool=_pool(setting, layout),
+        pool=setting.kv_pool(stage),
     )
 
 
@@ -106,22 +104,3 @@ def _weights(setting: Setting, layout: RankLayout) -> AllocatedBytes:
     if shape.lora is None:
         return weights
     return weights.plus(lora_bytes(profile, layout, shape.lora))
-
-
-def _pool(setting: Setting, layout: RankLayout) -> KvPool:
-    """Make the pool of a stage's ranks; `budget.rank_ledgers` has made sure that there is a cache."""
-    cache = setting.kv_cache
-    if isinstance(cache, Refusal):
-        raise TypeError(cache.sentence)
-    groups = cache.stages[layout.stage]
-    return KvPool(
-        groups=groups,
-        checked=cache.checked[layout.stage],
-        rules=kv_rules(setting.version),
-        tokens_in_flight=setting.window_tokens_in_flight,
-        context_parallel_size=setting.shape.decode_context_parallel_size,
-        reserved_blocks=1 if setting.version.null_block_reserved else 0,
-        prints_concurrency=setting.version.capacity_report == "concurrency",
-        bytes_per_block=max(group.page_bytes for group in groups),
-        block_size=min(group.lead.block_size for group in groups),
-    )

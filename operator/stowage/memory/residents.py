@@ -8,6 +8,7 @@ communicators: an estimate), and what was in use before the engine took its firs
 from __future__ import annotations
 
 from stowage.memory.activations import distinct_layers, latent_workspace_tokens
+from stowage.memory.device import DeviceMemory
 from stowage.memory.engine_version import EngineVersion
 from stowage.memory.estimates import (
     NOTHING,
@@ -15,6 +16,7 @@ from stowage.memory.estimates import (
     context_bytes,
     nccl_bytes,
     non_torch_growth_bytes,
+    unified_growth_bytes,
     v2_state_bytes_per_logit,
 )
 from stowage.memory.layout import RankLayout
@@ -49,9 +51,9 @@ def block_table_bytes(max_num_seqs: int, blocks_per_row: int) -> int:
     return 4 * max_num_seqs * blocks_per_row
 
 
-def non_torch_bytes(shape: EngineShape, version: EngineVersion) -> Estimate:
+def non_torch_bytes(shape: EngineShape, version: EngineVersion, device: DeviceMemory) -> Estimate:
     """Give the growth outside the allocator that the release's budget counts."""
-    growth = non_torch_growth_bytes(shape.world_size)
+    growth = non_torch_growth_bytes(shape.world_size).plus(unified_growth_bytes(device.compute_capability))
     if version.snapshot == "after-nccl":
         return growth
     return growth.plus(nccl_bytes(shape.world_size))

@@ -11,6 +11,7 @@ from stowage.memory.attention_backend import DEFAULT_BLOCK_SIZE, Conditions, aut
 from stowage.memory.device import DeviceMemory
 from stowage.memory.engine_version import EngineVersion
 from stowage.memory.kv_cache import KvCache, kv_cache
+from stowage.memory.kv_pool import KvPool
 from stowage.memory.kv_question import CacheQuestion, has_cross_attention
 from stowage.memory.kv_rules import kv_rules
 from stowage.memory.shape import EngineShape
@@ -69,6 +70,24 @@ class Setting:
             encoder_tokens=shape.max_num_batched_tokens if takes_batch else None,
         )
         return kv_cache(question)
+
+    def kv_pool(self, stage: int) -> KvPool:
+        """Make the block pool of the ranks of a pipeline stage; there must be a cache."""
+        cache = self.kv_cache
+        if isinstance(cache, Refusal):
+            raise TypeError(cache.sentence)
+        groups = cache.stages[stage]
+        return KvPool(
+            groups=groups,
+            checked=cache.checked[stage],
+            rules=kv_rules(self.version),
+            tokens_in_flight=self.window_tokens_in_flight,
+            context_parallel_size=self.shape.decode_context_parallel_size,
+            reserved_blocks=1 if self.version.null_block_reserved else 0,
+            prints_concurrency=self.version.capacity_report == "concurrency",
+            bytes_per_block=max(group.page_bytes for group in groups),
+            block_size=min(group.lead.block_size for group in groups),
+        )
 
     @property
     def block_size(self) -> int:
