@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -235,6 +236,12 @@ def test_kv_dtypes(dtype: str, device: DeviceMemory, bytes_per_vector: int) -> N
     """The tiny model has four layers of four heads of 32."""
     entry = ledger_of(profile_of(TINY), device, kv_cache_dtype=dtype)
     assert entry.kv_bytes_per_token == 4 * 4 * 2 * bytes_per_vector
+
+
+def test_a_checkpoint_may_say_what_auto_is() -> None:
+    profile = replace(profile_of(TINY), kv_cache_dtype="fp8")
+    assert ledger_of(profile, A100).kv_bytes_per_token == 4 * 4 * 2 * 32
+    assert ledger_of(profile, H100, kv_cache_dtype="bfloat16").kv_bytes_per_token == 4 * 4 * 2 * 64
 
 
 def test_four_bits_with_a_scale_for_sixteen_elements() -> None:

@@ -79,6 +79,16 @@ def test_pages_are_brought_to_one_size(small: KvLayer, block_size: int, page_tok
     assert fitted.page_bytes // small.token_bytes == page_tokens
 
 
+def test_states_are_padded_and_never_take_more_tokens() -> None:
+    """A draft layer with larger pages than the attention that states were padded to."""
+    state = KvLayer("state", 16, 0, state_bytes=1000, padded_bytes=FULL.page_bytes)
+    large = replace(FULL, token_bytes=2 * FULL.token_bytes)
+    groups = form_groups([(state, 0), (FULL, 0), (large, 0)], RULES)
+    found = {group[0][0].kind: group[0][0] for group in groups[:1]}["state"]
+    assert (found.block_size, found.page_bytes) == (16, large.page_bytes)
+    assert [group[0][0].block_size for group in groups[1:]] == [32, 16]
+
+
 def test_latent_pages_are_not_padded_and_windows_beside_them_keep_all() -> None:
     assert sizes([LATENT] * 4 + [replace(SMALL, block_size=64)]) == [("latent", 5)]
     with pytest.raises(UngroupableError):
@@ -104,7 +114,7 @@ def test_without_the_hybrid_manager_windows_keep_all() -> None:
         pytest.param(replace(FULL, kind="cross", span=1500), 9, 94, id="the encoder's length, whatever the request"),
         pytest.param(KvLayer("state", 16, 0, state_bytes=5, state_blocks=3), 100_000, 3, id="states"),
         pytest.param(
-            KvLayer("state", 16, 0, state_bytes=5, state_blocks=None, spare_blocks=2), 160, 12, id="one for each block"
+            KvLayer("state", 16, 0, state_bytes=5, state_blocks=None), 160, 10, id="one for each block"
         ),
     ],
 )  # fmt: skip

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.memory.support import NODE, ledger_of
+from stowage.memory.setting import Setting
+from tests.memory.support import NODE, shape, version
 from tests.model.support import published
 
 MODELS = sorted((Path(__file__).parent / "oracle" / "kv_models").glob("*.json"))
@@ -21,14 +22,13 @@ MODELS = sorted((Path(__file__).parent / "oracle" / "kv_models").glob("*.json"))
 @pytest.mark.parametrize("path", [pytest.param(path, id=path.stem) for path in MODELS])
 def test_blocks_and_tokens_of_a_model(path: Path) -> None:
     answer: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    entry = ledger_of(
-        published(path.stem),
-        NODE,
-        answer["vllm"],
+    asked = shape(
         max_model_len=answer["max_model_len"],
         max_num_batched_tokens=answer["max_num_batched_tokens"],
         max_num_seqs=answer["max_num_seqs"],
-        kv_cache_memory_bytes=answer["kv_bytes"],
     )
-    printed = (entry.num_gpu_blocks, entry.kv_tokens, entry.max_concurrency)
-    assert printed == (answer["num_blocks"], answer["tokens"], answer["max_concurrency"]), answer["caches"]
+    pool = Setting(published(path.stem), asked, NODE, version(answer["vllm"])).kv_pool(0)
+    blocks, length = answer["kv_bytes"] // pool.bytes_per_block, answer["max_model_len"]
+    printed = (blocks, pool.num_groups, pool.tokens(blocks, length), pool.concurrency(blocks, length))
+    expected = (answer["num_blocks"], answer["groups"], answer["tokens"], answer["max_concurrency"])
+    assert printed == expected, answer["caches"]

@@ -94,7 +94,8 @@ def _state_mode(question: CacheQuestion) -> str:
     rules = question.rules
     if rules.state_blocks == "one":
         return "one"
-    if not (question.prefix_caching and rules.hybrid_prefix_caching):
+    hybrid = any(not isinstance(mixer, StateProfile) for mixer in question.mixers())
+    if not (hybrid and question.prefix_caching and rules.hybrid_prefix_caching):
         return "none"
     kinds = {mixer.kind for mixer in question.mixers() if isinstance(mixer, StateProfile)}
     whole = rules.state_blocks == "all" and kinds & _CHUNKED_KINDS.keys() and question.drafts == 0

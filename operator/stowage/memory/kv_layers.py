@@ -40,7 +40,6 @@ class KvLayer:
     span: int = 0
     state_bytes: int = 0
     state_blocks: int | None = 1
-    spare_blocks: int = 0
     padded_bytes: int | None = None
 
     @property
@@ -70,7 +69,7 @@ class KvLayer:
                 return -(-self.span // size)
             case "state" if self.state_blocks is not None:
                 return self.state_blocks
-        return -(-tokens // (size * context_parallel_size)) + self.spare_blocks
+        return -(-tokens // (size * context_parallel_size))
 
     def keeping_all(self, block_size: int) -> KvLayer:
         """Give the same layer cached like full attention, in blocks of that size."""
@@ -177,6 +176,5 @@ def _state_layer(mixer: StateProfile, cache: LayerCache) -> KvLayer:
         (mixer,),
         state_bytes=size,
         state_blocks=kept,
-        spare_blocks=drafted if kept is None else 0,
         padded_bytes=cache.state_page_bytes,
     )
