@@ -212,5 +212,5 @@ def test_a_gpu_that_shares_the_hosts_memory_loses_what_host_processes_take() -> 
     own, shared = gpu(121.69, "NVIDIA-Own", (12, 0)), gpu(121.69, "NVIDIA-GB10", (12, 1))
     entries = [ledger_of(published(LLAMA_8B), device, max_model_len=2048) for device in (own, shared)]
     lost = (entries[1].non_torch_bytes - entries[0].non_torch_bytes) / GIB
-    assert lost == pytest.approx(2.2, abs=0.1)
+    assert lost == pytest.approx(3.4, abs=0.1)
     assert entries[0].kv_cache_bytes - entries[1].kv_cache_bytes == pytest.approx(lost * GIB, abs=2)

@@ -10,6 +10,7 @@ from typing import Final
 
 from stowage.memory.device import DeviceMemory
 from stowage.memory.engine_version import EngineVersion
+from stowage.memory.estimates import shares_host_memory
 
 _LARGE_FROM: Final = 70 * 2**30
 _V0_LONG_CONTEXT: Final = 32768
@@ -25,7 +26,8 @@ def default_batch_limits(
     """Give (max_num_seqs, max_num_batched_tokens) of this release on this device.
 
     `entry_point` is "server" or "LLM" (the class for offline use). `max_model_len` matters to the V0 engine
-    only, which runs whole prompts up to 32,768 tokens in one step and longer ones in chunks.
+    only, which runs whole prompts up to 32,768 tokens in one step and longer ones in chunks. GPUs that share
+    the host's memory have no figure in the driver's library, so the engine takes them for small ones.
     """
     offline = entry_point == "LLM"
     if device.is_cpu:
@@ -33,6 +35,8 @@ def default_batch_limits(
     if version.engine == "V0":
         length = max_model_len or 0
         return 256, _V0_TOKENS if length > _V0_LONG_CONTEXT else max(length, _V0_TOKENS)
+    if shares_host_memory(device.compute_capability):
+        return 256, 8192 if offline else 2048
     largest = version.largest_defaults_from_bytes
     if largest is not None and device.total_bytes >= largest:
         return 1024, 16384

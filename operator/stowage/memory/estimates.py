@@ -98,11 +98,16 @@ def non_torch_growth_bytes(world_size: int) -> Estimate:
 
 
 @cache
+def shares_host_memory(compute_capability: tuple[int, int]) -> bool:
+    """Whether GPUs of this capability have no memory of their own."""
+    name = f"{compute_capability[0]}.{compute_capability[1]}"
+    return name in _table()["unified"]["compute_capabilities"]
+
+
+@cache
 def unified_growth_bytes(compute_capability: tuple[int, int]) -> Estimate:
     """Give what host processes take between the engine's looks at a memory that GPU and host share."""
-    row = _table()["unified"]
-    name = f"{compute_capability[0]}.{compute_capability[1]}"
-    return _mebibytes(row) if name in row["compute_capabilities"] else NOTHING
+    return _mebibytes(_table()["unified"]) if shares_host_memory(compute_capability) else NOTHING
 
 
 @cache
