@@ -65,9 +65,9 @@ def _truncate_weights(desk: Workspace, name: str) -> None:
             id="config.json lacks a field",
         ),
         pytest.param(
-            _config(lambda config: json.dumps({**config, "architectures": ["MambaForCausalLM"]})),
+            _config(lambda config: json.dumps({**config, "architectures": ["BertForMaskedLM"]})),
             "UnsupportedArchitecture",
-            "MambaForCausalLM",
+            "BertForMaskedLM",
             id="an architecture whose memory is not known",
         ),
         pytest.param(

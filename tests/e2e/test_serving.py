@@ -17,7 +17,7 @@ def test_the_minimal_manifest_serves_through_its_service(workspace: Workspace) -
     manifest = workspace.manifest()
     manifest["spec"] = {"model": manifest["spec"]["model"]}
     workspace.apply(manifest)
-    workspace.kubectl("wait", "--for=condition=Ready", "llmd/llm", "--timeout=90s", timeout_seconds=120.0)
+    workspace.kubectl("wait", "--for=condition=Ready", "llmd/llm", "--timeout=200s", timeout_seconds=240.0)
     assert workspace.condition("Ready")[:2] == ("True", "Serving")
     assert workspace.ask()["usage"]["completion_tokens"] == 4
 
@@ -50,7 +50,7 @@ def test_deletion_lets_requests_finish_and_leaves_nothing(workspace: Workspace) 
     asking.start()
     workspace.wait("the request to run", lambda: _running_requests(workspace) == 1)
     workspace.kubectl("delete", "llmd", "llm", "--wait=false")
-    asking.join(timeout=90.0)
+    asking.join(timeout=180.0)
     assert [answer["usage"]["completion_tokens"] for answer in answers] == [30]
     workspace.wait_gone()
 

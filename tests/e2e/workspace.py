@@ -147,7 +147,7 @@ class Workspace:
 
     def fetch(self, host: str, port: int, path: str, body: Json | None = None) -> str:
         """What an address of the cluster's network answers, which has to be 200."""
-        connection = InsideConnection(self.cluster.namespace, host, port, timeout_seconds=90.0)
+        connection = InsideConnection(self.cluster.namespace, host, port, timeout_seconds=180.0)
         try:
             if body is None:
                 connection.request("GET", path)
