@@ -23,13 +23,30 @@ def unshare(*, with_user: bool) -> None:
 
     Raises `OSError` where the kernel or its policy refuses.
     """
-    uid, gid = os.geteuid(), os.getegid()
+    if with_user:
+        _unshare_users(CLONE_NEWNET)
+    else:
+        _unshare(CLONE_NEWNET)
+
+
+def become_root() -> None:
+    """Move this process, which must have one thread, into a user namespace where it is root; the network stays.
+
+    Raises `OSError` where the kernel or its policy refuses.
+    """
+    _unshare_users(0)
+
+
+def _unshare(flags: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.unshare(CLONE_NEWNET | (CLONE_NEWUSER if with_user else 0)) != 0:
+    if libc.unshare(flags) != 0:
         error = ctypes.get_errno()
         raise OSError(error, f"unshare: {os.strerror(error)}")
-    if not with_user:
-        return
+
+
+def _unshare_users(more: int) -> None:
+    uid, gid = os.geteuid(), os.getegid()
+    _unshare(CLONE_NEWUSER | more)
     for name, content in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
         with open(f"/proc/self/{name}", "w") as file:
             file.write(content)

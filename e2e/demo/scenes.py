@@ -131,16 +131,21 @@ def deletion_scene(stage: Stage, _: Stack) -> None:
     stage.say("No Deployment, ReplicaSet, Pod, Service, ConfigMap or PodDisruptionBudget is left.")
 
 
-SCENES: tuple[Scene, ...] = (
-    cluster_scene,
-    plan_scene,
-    refusal_scene,
-    simulated_gpu_scene,
-    serve_scene,
-    measure_scene,
-    scale_scene,
-    deletion_scene,
-)
+_PLANNING: tuple[Scene, ...] = (cluster_scene, plan_scene, refusal_scene)
+_RUNNING: tuple[Scene, ...] = (simulated_gpu_scene, serve_scene, measure_scene, scale_scene)
+
+
+def no_pods_scene(stage: Stage, _: Stack) -> None:
+    """Say what is left out, and what would show it."""
+    stage.scene("From here on pods would run")
+    stage.say("This machine lets nobody but root make mount namespaces, so no pod can get its volumes:")
+    stage.say("run the demo as root, or allow unprivileged user namespaces, to see a model served.")
+
+
+def scenes_on(stack: Stack) -> tuple[Scene, ...]:
+    """Give the scenes that this machine can show, in order; which are left out is one of them."""
+    running = _RUNNING if stack.runs_pods else (no_pods_scene,)
+    return (*_PLANNING, *running, deletion_scene)
 
 
 def _wait_for_condition(stage: Stage, name: str, kind: str, status: str, seconds: float) -> None:

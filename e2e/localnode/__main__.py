@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -15,6 +16,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from e2e.controlplane.netns import become_root
 from e2e.localnode.api_client import ApiError
 from e2e.localnode.images import ImageCatalog, ImageError
 from e2e.localnode.inventory import InventoryError, load_inventory
@@ -62,6 +64,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--remove-nodes", action="store_true", help="delete the Node objects at the end")
     parser.add_argument("--verbose", action="store_true")
     options = parser.parse_args(arguments)
+    # Volumes need mounts, and mounts need a root: one of a user namespace will do, where the machine allows it.
+    if os.geteuid() != 0:
+        with contextlib.suppress(OSError):
+            become_root()
     logging.basicConfig(
         level=logging.DEBUG if options.verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",

@@ -65,6 +65,8 @@ class Stack:
         self.detached = detached
         self.on_start: Callable[[Service], None] | None = None
         """Told of each program as soon as its process exists, before it is ready."""
+        self.runs_pods = True
+        """Whether this machine lets the nodes show volumes to pods; known once the nodes are up."""
         self.services: dict[str, Service] = {}
         self._starts = 0
         # On plain loopback other programs share the ports.
@@ -161,6 +163,7 @@ class Stack:
         }
         service = self._service("nodes", command, variables)
         self._start(service, lambda: service.wrote("ready:"))
+        self.runs_pods = not service.wrote("no mount namespaces")
 
     def install(self) -> None:
         """Install the CRD and the operator's account and rights, as shipped."""
