@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stowage.memory.engine_version import EngineVersion, engine_version
+from stowage.memory.engine_version import EngineVersion, engine_version, release_numbers
 
 _DEFAULT_BLOCK_SIZE = 16
 _DEV_OF_NOTHING = "0.1.dev"
@@ -36,9 +36,9 @@ class Case:
 
     @property
     def release(self) -> str | None:
-        """The release that ran, None where the row does not say or names a build without one."""
+        """The release that ran, None where the row does not say or names a build without one ("nightly")."""
         version = self.row.get("vllm_version")
-        if not version or str(version).startswith(_DEV_OF_NOTHING):
+        if not version or str(version).startswith(_DEV_OF_NOTHING) or release_numbers(str(version)) is None:
             return None
         return str(version)
 

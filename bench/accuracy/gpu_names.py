@@ -14,7 +14,7 @@ from stowage.hardware.catalog import catalog, find_gpu
 from stowage.hardware.gpu import Gpu
 
 _MEMORY = re.compile(r"(?<![a-z\d.])(\d+(?:\.\d+)?)\s*(g(?:i?b)?|mi?b)\b")
-_GENERATION = re.compile(r"^(\d{4})(ti|d)?$")
+_GENERATION = re.compile(r"^(?:rtx|gtx)?(\d{4})(ti|d)?$")
 _FILLER = frozenset(
     {"nvidia", "geforce", "tesla", "amd", "radeon", "intel", "instinct", "gpu", "laptop", "total", "gb"}
     | {"hbm3", "sxm", "sxm4", "sxm5", "rtx"}
@@ -65,8 +65,8 @@ def _words(text: str) -> frozenset[str]:
     words = set()
     for word in text.split():
         generation = _GENERATION.match(word)
-        if generation is not None and generation[2] == "ti":
-            words |= {generation[1], "ti"}
+        if generation is not None:
+            words |= {word for word in generation.groups() if word}
         elif word not in _FILLER:
             words.add(word)
     return frozenset(words)

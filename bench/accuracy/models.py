@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from stowage.api.refusal import Refusal
 from stowage.model.config_json import read_profile
+from stowage.model.known_total import with_total
 from stowage.model.profile import ModelProfile
 from stowage_runtime.contract import summarize
 
@@ -19,7 +21,7 @@ class ModelFolder:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._known: dict[str, ModelProfile | str] = {}
+        self._known: dict[tuple[str, str], ModelProfile | str] = {}
 
     @cached_property
     def _index(self) -> dict[str, str]:
@@ -27,18 +29,24 @@ class ModelFolder:
         content: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
         return content
 
-    def profile(self, model_id: str) -> ModelProfile | str:
-        """Give the profile of a model, or a sentence that says why there is none."""
-        if model_id not in self._known:
-            self._known[model_id] = self._read(model_id)
-        return self._known[model_id]
+    def profile(self, model_id: str, layout: Mapping[str, Any] | None = None) -> ModelProfile | str:
+        """Give the profile of a model, or a sentence that says why there is none.
 
-    def _read(self, model_id: str) -> ModelProfile | str:
+        `layout` is a quantisation block to read it with, in place of the one in config.json.
+        """
+        key = (model_id, json.dumps(layout, sort_keys=True))
+        if key not in self._known:
+            self._known[key] = self._read(model_id, layout)
+        return self._known[key]
+
+    def _read(self, model_id: str, layout: Mapping[str, Any] | None) -> ModelProfile | str:
         folder = self._folder / self._index.get(model_id, model_id.replace("/", "--"))
         path = folder / "config.json"
         if not path.exists():
             return f"there is no config.json for {model_id}"
         config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if layout is not None:
+            config["quantization_config"] = dict(layout)
         sidecar = folder / "hf_quant_config.json"
         summary = summarize(
             {},
@@ -47,5 +55,16 @@ class ModelFolder:
             config=config,
             quantization=json.loads(sidecar.read_text(encoding="utf-8")) if sidecar.exists() else None,
         )
-        answer = read_profile(summary)
-        return answer.message if isinstance(answer, Refusal) else answer
+        answer = read_profile(summary, guess=True)
+        if isinstance(answer, Refusal):
+            return answer.message
+        total = _total_bytes(folder / "checkpoint.json") if answer.weight_band and layout is None else None
+        return answer if total is None else with_total(answer, total)
+
+
+def _total_bytes(path: Path) -> int | None:
+    """Give the bytes of a checkpoint, where the folder knows them; they only help where tensors are not known."""
+    if not path.exists():
+        return None
+    total = json.loads(path.read_text(encoding="utf-8")).get("total_size_bytes")
+    return total if isinstance(total, int) and total > 0 else None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from bench.accuracy.case import Case
+from bench.accuracy.launch import chooses_length
 from bench.accuracy.models import ModelFolder
 from bench.accuracy.question import Question, ask, find_device
 from stowage.api.refusal import Refusal
@@ -55,13 +56,25 @@ def answer(case: Case, models: ModelFolder) -> Answer:
     question = ask(case, models)
     if isinstance(question, str):
         return Answer(case, core, _nothing(), _measured(case), (), question)
-    ledgers = rank_ledgers(question.profile, question.shape, question.device, question.version)
+    question, ledgers = _asked(case, question)
     if isinstance(ledgers, Refusal):
         predicted = {**_nothing(), "verdict": "DoesNotFit", "reason": ledgers.message}
     else:
         predicted = _predicted(case, question, tightest(ledgers), ledgers)
     gpu, family = question.device.name, question.profile.architecture
     return Answer(case, core, predicted, _measured(case), question.assumed, None, gpu, family)
+
+
+def _asked(case: Case, question: Question) -> tuple[Question, tuple[Ledger, ...] | Refusal]:
+    """Ask the ledger; where the engine chooses the context itself ("auto"), for the longest that fits."""
+    ledgers = rank_ledgers(question.profile, question.shape, question.device, question.version)
+    if isinstance(ledgers, Refusal) or not chooses_length(case):
+        return question, ledgers
+    longest = tightest(ledgers).largest_max_model_len
+    if longest is None or longest >= question.shape.max_model_len:
+        return question, ledgers
+    question = replace(question, shape=replace(question.shape, max_model_len=longest))
+    return question, rank_ledgers(question.profile, question.shape, question.device, question.version)
 
 
 def _predicted(case: Case, question: Question, worst: Ledger, ledgers: tuple[Ledger, ...]) -> dict[str, Any]:

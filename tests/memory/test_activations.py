@@ -7,7 +7,7 @@ import pytest
 from stowage.memory.activations import activation_bytes
 from stowage.memory.layout import RankLayout
 from stowage.memory.setting import Setting
-from tests.memory.support import A100, GIB, H100, L4, shape, version
+from tests.memory.support import A100, GIB, H100, L4, ledger_of, shape, version
 from tests.model.support import published
 
 LLAMA_8B = "meta-llama--Llama-3.1-8B-Instruct"
@@ -49,3 +49,29 @@ def test_only_the_last_stage_samples() -> None:
     )
     first, last = (activation_bytes(setting, RankLayout(1, 2, stage)) for stage in (0, 1))
     assert first.value < last.value / 10
+
+
+def test_old_profiles_count_what_torch_keeps_cached() -> None:
+    """Up to 0.6.3 the device's loss counts: blocks of the layers, and beside them those of the sampler."""
+    profile, limits = published("meta-llama--Llama-3.1-8B-Instruct"), {"max_num_batched_tokens": 8192}
+    later, before = (
+        ledger_of(profile, A100, release, **limits).activation_bytes for release in ("0.6.4", "0.6.3")
+    )
+    layers = 8192 * (3 * 4096 + 3 * 14336) * 2
+    sampler = (38 * 256 * 128256) + 8192 * 4096 * 2
+    assert later == max(layers, sampler)
+    assert before == layers + sampler
+
+
+@pytest.mark.parametrize(
+    ("folder", "width"),
+    [
+        pytest.param("mistralai--Mixtral-8x7B-v0.1", 2 * (14336 + 28672), id="experts wider than the model"),
+        pytest.param("Qwen--Qwen3-30B-A3B", 8 * (2048 + 2048), id="experts narrower than the model"),
+    ],
+)
+def test_experts_have_workspaces_for_every_token_and_choice(folder: str, width: int) -> None:
+    profile = published(folder)
+    setting = Setting(profile, shape(max_num_batched_tokens=16384, max_num_seqs=1), H100, version())
+    expected = 2 * 16384 * (3 * profile.hidden_size + profile.hidden_size + width)
+    assert activation_bytes(setting, RankLayout(1, 1, 0)).value == expected

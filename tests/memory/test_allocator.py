@@ -29,6 +29,8 @@ def test_block_of_a_tensor(size: int, limit: int | None, block: int) -> None:
 
 def test_segments_hold_small_tensors_together_and_large_ones_alone() -> None:
     total = allocate([(1024, 3), (8 * MIB, 3), (11 * MIB, 2)], None)
+    split = allocate([(10 * MIB + MIB // 2, 3)], None)
+    assert (split.block_bytes, split.segment_bytes) == (3 * (10 * MIB + MIB // 2), 3 * 12 * MIB)
     assert total.tensor_bytes == 3 * 1024 + 24 * MIB + 22 * MIB
     assert total.block_bytes == 3 * 1024 + 24 * MIB + 24 * MIB
     assert total.segment_bytes == 2 * MIB + 2 * 20 * MIB + 2 * 12 * MIB

@@ -8,15 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stowage.memory.budget import ledger
 from stowage.memory.calibration import (
     UNCALIBRATED,
     CalibrationKey,
     StartRecord,
     Terms,
     calibrate,
+    calibration_key,
+    start_record,
 )
 from stowage.memory.estimates import Estimate
-from tests.memory.support import GIB
+from stowage.memory.ledger import Ledger
+from tests.memory.support import GIB, H100, ledger_of, shape, version
+from tests.model.support import published
 
 KEY = CalibrationKey("0.11", "NVIDIA-H100-80GB-HBM3", 1, 1, "LlamaForCausalLM", 1024, 8192)
 OTHER_MODEL = replace(KEY, architecture="Qwen3ForCausalLM", max_num_seqs=256)
@@ -73,3 +78,40 @@ def test_the_order_of_records_does_not_matter_and_bands_hold_the_value(values, r
     assert calibrate(records) == calibrate(shuffled)
     learnt = calibrate(records).adjust("non_torch", KEY, GUESS)
     assert 0 <= learnt.low <= learnt.value <= learnt.high
+
+
+def test_the_ledger_takes_what_was_learnt_and_narrows_its_band() -> None:
+    profile, limits = published("Qwen--Qwen3-32B"), {"max_num_seqs": 64}
+    guessed = ledger_of(profile, H100, "0.19.1", **limits)
+    key = calibration_key(profile, shape(**limits), H100, version("0.19.1"))
+    measured = Terms(guessed.activation_bytes + 2**20, guessed.non_torch_bytes + 2**28, 2**29)
+    left = guessed.budget_bytes - guessed.weights_allocated_bytes
+    kv = left - (measured.activation_bytes or 0) - (measured.non_torch_bytes or 0)
+    start = start_record(
+        key, guessed, measured, weights_bytes=guessed.weights_allocated_bytes, kv_cache_bytes=kv
+    )
+    assert start.adds_up
+    learnt = ledger(profile, shape(**limits), H100, version("0.19.1"), calibrate([start]))
+    assert isinstance(learnt, Ledger)
+    assert learnt.non_torch_bytes == pytest.approx(guessed.non_torch_bytes + 2**28, abs=2)
+    assert learnt.cuda_graph_bytes == pytest.approx(2**29, abs=2)
+    assert learnt.kv_cache_bytes == pytest.approx(kv, abs=2**20)
+    band, before = learnt.kv_cache_band, guessed.kv_cache_band
+    assert band.high - band.low < before.high - before.low
+    other = ledger(profile, shape(max_num_seqs=65), H100, version("0.19.1"), calibrate([start]))
+    assert isinstance(other, Ledger)
+    assert other.cuda_graph_bytes == ledger_of(profile, H100, "0.19.1", max_num_seqs=65).cuda_graph_bytes
+
+
+@pytest.mark.parametrize(
+    ("release", "term"),
+    [
+        pytest.param("0.26.0", "activation_bytes", id="older logs print buffers with activations"),
+        pytest.param("0.32.0", "non_torch_bytes", id="newer ones with what was consumed"),
+    ],
+)
+def test_buffers_are_compared_where_the_log_counts_them(release: str, term: str) -> None:
+    planned = ledger_of(published("Qwen--Qwen3-32B"), H100, release)
+    assert planned.persistent_bytes > 0
+    start = start_record(KEY, planned, Terms(None, None, None), weights_bytes=0, kv_cache_bytes=0)
+    assert getattr(start.predicted, term) == getattr(planned, term) + planned.persistent_bytes

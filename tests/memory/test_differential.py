@@ -99,10 +99,19 @@ NOT_ASKED: Final[Mapping[tuple[str, int], str]] = {
         (model, ranks): f"Stowage: The architecture {architecture} is not supported"
         for model, architecture in (
             ("MiniMaxAI/MiniMax-M3", "MiniMaxM3ForCausalLM"),
-            ("moonshotai/Kimi-K3", "KimiK3ForConditionalGeneration"),
-            ("nvidia/MiniMax-M3-NVFP4", "MiniMaxM3SparseForConditionalGeneration"),
             ("stepfun-ai/Step-3.7-Flash", "Step3p7FlashForCausalLM"),
             ("stepfun-ai/Step-3.7-Flash-FP8", "Step3p7FlashForCausalLM"),
+        )
+        for ranks in RANKS
+    },
+    **{
+        (model, ranks): f"Stowage: {sentence}"
+        for model, sentence in (
+            ("moonshotai/Kimi-K3", "The model has layers that are not attention (linear_attn_config)"),
+            (
+                "nvidia/MiniMax-M3-NVFP4",
+                "MiniMaxM3SparseForConditionalGeneration is not described tensor by tensor",
+            ),
         )
         for ranks in RANKS
     },
@@ -154,6 +163,8 @@ def _reasons(model: str, ranks: int) -> Iterator[str]:
     profile = _profile(model)
     if isinstance(profile, Refusal):
         yield f"Stowage: {profile.message}"
+    elif profile.weight_band:
+        yield f"Stowage: {' '.join(profile.notes)}"
     try:
         _theirs(model, ranks)
     except ValueError as problem:

@@ -19,7 +19,7 @@ from stowage.memory.estimates import NOTHING, Estimate
 from stowage.memory.layout import RankLayout
 from stowage.memory.setting import Setting
 from stowage.model.profile import EncoderProfile
-from tests.memory.support import H100, shape, version
+from tests.memory.support import H100, ledger_of, shape, version
 from tests.model.support import published
 
 QWEN2_5 = "Qwen--Qwen2.5-VL-7B-Instruct"
@@ -221,3 +221,19 @@ def test_columns_of_a_tower_must_divide() -> None:
     refusal = check_encoders(published(QWEN2_5), shape(tensor_parallel_size=8))
     assert refusal is not None
     assert refusal.message == "TP 8 does not divide the feed-forward size of 3420 of the image encoder."
+
+
+@pytest.mark.parametrize(
+    ("release", "runs"),
+    [
+        pytest.param("0.24.0", True, id="the first runner does"),
+        pytest.param("0.26.0", False, id="the second did not at first"),
+        pytest.param("0.28.0", True, id="it does from 0.28 on"),
+    ],
+)
+def test_which_releases_profile_the_tower_of_a_dense_model(release: str, runs: bool) -> None:
+    profile = published("Qwen--Qwen2.5-VL-7B-Instruct")
+    limits = {"max_num_seqs": 8, "max_num_batched_tokens": 2048, "max_model_len": 32768}
+    with_images = ledger_of(profile, H100, release, **limits).activation_bytes
+    without = ledger_of(profile, H100, release, language_model_only=True, **limits).activation_bytes
+    assert (with_images > without) is runs

@@ -10,42 +10,34 @@ from tests.memory.support import version
 
 
 @pytest.mark.parametrize(
-    ("name", "utilization", "graphs", "snapshot", "equation", "runner"),
+    ("name", "utilization", "graphs", "snapshot", "equation", "v2_also"),
     [
-        pytest.param("0.8.5", 0.90, False, "device", "device-used", "V1", id="0.8 counts the whole device"),
-        pytest.param("0.9.2", 0.90, False, "before-nccl", "torch-peak", "V1", id="0.9 counts communicators"),
-        pytest.param("0.10.2", 0.90, False, "before-nccl", "torch-peak", "V1", id="0.10 does too"),
-        pytest.param("0.11.0", 0.90, False, "after-nccl", "torch-peak", "V1", id="0.11 leaves them out"),
-        pytest.param("0.19.1", 0.90, False, "after-nccl", "torch-peak", "V1", id="0.19 logs graphs only"),
-        pytest.param("0.20.0", 0.92, True, "after-nccl", "torch-peak", "V1", id="0.20 subtracts graphs"),
-        pytest.param("0.27.0", 0.92, True, "after-nccl", "total-consumed", "V1", id="0.27 counts segments"),
+        pytest.param("0.8.5", 0.90, False, "device", "device-used", "none", id="0.8 counts the whole device"),
         pytest.param(
-            "0.29.0", 0.92, True, "after-nccl", "total-consumed", "V2", id="0.29 has the second runner"
+            "0.9.2", 0.90, False, "before-nccl", "torch-peak", "none", id="0.9 counts communicators"
         ),
-        pytest.param("0.32.0", 0.92, True, "after-nccl", "total-consumed", "V2", id="the newest"),
+        pytest.param("0.10.2", 0.90, False, "before-nccl", "torch-peak", "none", id="0.10 does too"),
+        pytest.param("0.11.0", 0.90, False, "after-nccl", "torch-peak", "none", id="0.11 leaves them out"),
+        pytest.param("0.19.1", 0.90, False, "after-nccl", "torch-peak", "none", id="0.19 logs graphs only"),
+        pytest.param("0.20.0", 0.92, True, "after-nccl", "torch-peak", "none", id="0.20 subtracts graphs"),
+        pytest.param(
+            "0.27.0", 0.92, True, "after-nccl", "total-consumed", "dense", id="0.27 counts segments"
+        ),
+        pytest.param(
+            "0.29.0", 0.92, True, "after-nccl", "total-consumed", "all", id="0.29 has the second runner"
+        ),
+        pytest.param("0.32.0", 0.92, True, "after-nccl", "total-consumed", "all", id="the newest"),
     ],
 )
 def test_accounting_by_release(
-    name: str, utilization: float, graphs: bool, snapshot: str, equation: str, runner: str
+    name: str, utilization: float, graphs: bool, snapshot: str, equation: str, v2_also: str
 ) -> None:
     found = version(name)
     assert found.default_gpu_memory_utilization == utilization
     assert found.graphs_subtracted is graphs
-    assert (found.snapshot, found.equation, found.runner) == (snapshot, equation, runner)
+    assert (found.snapshot, found.equation, found.v2_also) == (snapshot, equation, v2_also)
     assert found.assumed_from is None
     assert found.note is None
-
-
-@pytest.mark.parametrize(
-    ("name", "runner"),
-    [
-        pytest.param("0.21.0", "V1", id="before 0.22 everything is on V1"),
-        pytest.param("0.22.1", "V2", id="0.22 moved Qwen3 first"),
-    ],
-)
-def test_runner_of_single_architectures(name: str, runner: str) -> None:
-    assert version(name).runner_for("Qwen3ForCausalLM") == runner
-    assert version(name).runner_for("LlamaForCausalLM") == "V1"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +61,7 @@ def test_a_newer_release_takes_the_newest_known_one_and_says_so() -> None:
     assert (found.version, found.assumed_from) == ("0.99.1", newest_engine_version())
     assert found.note is not None
     assert "0.99.1" in found.note
-    assert found.runner == version(newest_engine_version()).runner
+    assert found.v2_also == version(newest_engine_version()).v2_also
 
 
 @pytest.mark.parametrize(

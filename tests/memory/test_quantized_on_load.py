@@ -107,7 +107,7 @@ AWQ = profile_of(TINY, quantization_config={"quant_method": "awq", "bits": 4, "g
 
 @pytest.mark.parametrize("name", ["awq", "awq_marlin", "auto_awq"])
 def test_a_checkpoint_keeps_its_own_method_under_any_of_its_names(name: str) -> None:
-    assert quantized_on_load(AWQ, name, version()) is AWQ
+    assert quantized_on_load(AWQ, name, version()) == AWQ
 
 
 def test_a_method_that_contradicts_the_checkpoint_is_refused() -> None:
@@ -117,7 +117,7 @@ def test_a_method_that_contradicts_the_checkpoint_is_refused() -> None:
 
 
 def test_without_a_method_the_profile_is_the_same() -> None:
-    assert quantized_on_load(PLAIN, None, version()) is PLAIN
+    assert quantized_on_load(PLAIN, None, version()) == PLAIN
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,7 @@ from stowage.model.profile import (
     MoeProfile,
 )
 
+_MIB = 2**20
 _LATENT_WORKSPACE_TOKENS = 64 * 1024
 """Upper limit of the chunked-context workspace, in tokens (mla_attention.py)."""
 
@@ -43,6 +44,11 @@ def activation_bytes(setting: Setting, layout: RankLayout) -> Estimate:
         peak = peak.plus(Estimate(2 * output, 2 * output, 2 * output))
     if layout.is_last:
         sampler = _sampler_bytes(setting).plus(Estimate(output, output, output))
+        if setting.version.profile_keeps_cached:
+            # Blocks of the layers stay cached while the sampler takes its own; how many it reuses is not known.
+            peak = Estimate(
+                peak.value + sampler.value, max(peak.low, sampler.low), 1.5 * (peak.high + sampler.high)
+            )
         peak = Estimate(
             max(peak.value, sampler.value), max(peak.low, sampler.low), max(peak.high, sampler.high)
         )
@@ -57,8 +63,11 @@ def latent_workspace_tokens(setting: Setting) -> int:
 
 
 def _layers_peak(setting: Setting, layout: RankLayout) -> Estimate:
-    peaks = [_layer_peak(setting, layout, layer) for layer in distinct_layers(setting.profile)]
-    return max(peaks, key=lambda estimate: estimate.value)
+    peak = setting.shared.get("layers")
+    if peak is None:
+        peaks = [_layer_peak(setting, layout, layer) for layer in distinct_layers(setting.profile)]
+        peak = setting.shared["layers"] = max(peaks, key=lambda estimate: estimate.value)
+    return peak
 
 
 @lru_cache(maxsize=256)
@@ -105,8 +114,13 @@ def _mixer_bytes(setting: Setting, layout: RankLayout, mixer: object) -> float:
     if isinstance(mixer, LatentAttentionProfile):
         heads = mixer.num_heads / tp
         queries = tokens * heads * (mixer.qk_nope_head_dim + mixer.qk_rope_head_dim + mixer.v_head_dim)
+        scores = setting.version.indexer_logits_mib * _MIB if mixer.index_head_dim else 0
         context = latent_workspace_tokens(setting) * heads * (mixer.qk_nope_head_dim + mixer.v_head_dim)
-        return (queries + context) * setting.element_bytes
+        if mixer.index_topk is not None and not setting.version.indexer_logits_mib:
+            context = (
+                0  # Sparse attention pretends no context before 0.20 (v1/attention/backends/mla/common.py).
+            )
+        return (queries + context) * setting.element_bytes + scores
     return 0.0
 
 

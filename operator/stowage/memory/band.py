@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from math import hypot
+from math import sqrt
 
 from stowage.memory.estimates import Estimate
 
@@ -17,12 +17,19 @@ class Band:
     high: int
 
 
-def remainder_band(center_bytes: int, subtracted: Iterable[Estimate]) -> Band:
-    """Give the band of a remainder from which estimates were subtracted.
+def deviations(subtracted: Iterable[Estimate]) -> tuple[float, float]:
+    """Give how far a remainder may lie below and above its center, in bytes.
 
-    The terms err independently, so their deviations to either side add as a root of squares.
+    The terms that were subtracted err independently, so their deviations to either side add as a root of squares.
     """
-    terms = tuple(subtracted)
-    less = hypot(*(term.high - term.value for term in terms))
-    more = hypot(*(term.value - term.low for term in terms))
+    less = more = 0.0
+    for term in subtracted:
+        less += (term.high - term.value) ** 2
+        more += (term.value - term.low) ** 2
+    return sqrt(less), sqrt(more)
+
+
+def remainder_band(center_bytes: int, subtracted: Iterable[Estimate]) -> Band:
+    """Give the band of a remainder from which estimates were subtracted."""
+    less, more = deviations(subtracted)
     return Band(int(center_bytes - less), int(center_bytes + more))

@@ -8,16 +8,19 @@ the checks in margins.py.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Final
 
 from stowage.api.refusal import Refusal
 from stowage.memory.band import Band
 from stowage.memory.batch_limits import default_batch_limits
+from stowage.memory.calibration import UNCALIBRATED, Calibration
 from stowage.memory.constraints import check_release, check_shape
 from stowage.memory.device import DeviceMemory
 from stowage.memory.engine_version import EngineVersion, engine_on
 from stowage.memory.kv_budget import KvBudget, kv_budget
-from stowage.memory.ledger import Ledger
+from stowage.memory.kv_question import keeps_states
+from stowage.memory.ledger import Ledger, Verdict
 from stowage.memory.margins import margins
 from stowage.memory.quantization_rules import check_quantization
 from stowage.memory.quantized_on_load import check_load_peak, quantized_on_load
@@ -39,13 +42,29 @@ __all__ = [
     "tightest",
 ]
 
+_VERDICTS: Final = ("DoesNotFit", "Tight", "Fits")
+
 
 def ledger(
-    profile: ModelProfile, shape: EngineShape, device: DeviceMemory, version: EngineVersion
+    profile: ModelProfile,
+    shape: EngineShape,
+    device: DeviceMemory,
+    version: EngineVersion,
+    calibration: Calibration = UNCALIBRATED,
 ) -> Ledger | Refusal:
-    """Give the ledger of the tightest rank, or the refusal of a shape that the engine does not accept."""
-    ledgers = rank_ledgers(profile, shape, device, version)
-    return ledgers if isinstance(ledgers, Refusal) else tightest(ledgers)
+    """Give the ledger of the tightest rank, or the refusal of a shape that the engine does not accept.
+
+    `calibration` holds what measured starts of such servers taught about the estimated terms.
+    """
+    stages = _stages(profile, shape, device, version, calibration)
+    if isinstance(stages, Refusal):
+        return stages
+    length = shape.max_model_len
+    spare = [
+        (_VERDICTS.index(judged[0]), budget.available_bytes(length) - budget.needed_bytes(length))
+        for budget, judged in zip(stages.budgets, stages.judged, strict=True)
+    ]
+    return _ledger(stages, spare.index(min(spare)))
 
 
 def tightest(ledgers: Sequence[Ledger]) -> Ledger:
@@ -54,13 +73,40 @@ def tightest(ledgers: Sequence[Ledger]) -> Ledger:
 
 
 def rank_ledgers(
-    profile: ModelProfile, shape: EngineShape, device: DeviceMemory, version: EngineVersion
+    profile: ModelProfile,
+    shape: EngineShape,
+    device: DeviceMemory,
+    version: EngineVersion,
+    calibration: Calibration = UNCALIBRATED,
 ) -> tuple[Ledger, ...] | Refusal:
     """Give one ledger for each pipeline stage, as its ranks are alike; all carry the smallest block count."""
+    stages = _stages(profile, shape, device, version, calibration)
+    if isinstance(stages, Refusal):
+        return stages
+    return tuple(_ledger(stages, stage) for stage in range(len(stages.budgets)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Stages:
+    """What all ledgers of a question are made of: the budget and the verdict of each stage."""
+
+    setting: Setting
+    budgets: tuple[KvBudget, ...]
+    judged: tuple[tuple[Verdict, Refusal | None, str | None], ...]
+    num_blocks: int
+
+
+def _stages(
+    profile: ModelProfile,
+    shape: EngineShape,
+    device: DeviceMemory,
+    version: EngineVersion,
+    calibration: Calibration,
+) -> _Stages | Refusal:
     loaded = quantized_on_load(profile, shape.quantization, version)
     if isinstance(loaded, Refusal):
         return loaded
-    setting = Setting(loaded, shape, device, _on(version, device))
+    setting = Setting(loaded, shape, device, _on(loaded, version, device), calibration)
     refusal = (
         check_release(loaded, version)
         or check_shape(loaded, shape, device)
@@ -71,11 +117,12 @@ def rank_ledgers(
         return refusal
     if isinstance(setting.kv_cache, Refusal):
         return setting.kv_cache
-    budgets = [
+    budgets = tuple(
         kv_budget(setting, rank_terms(setting, stage)) for stage in range(shape.pipeline_parallel_size)
-    ]
+    )
+    judged = tuple(judge(margins(setting, budget)) for budget in budgets)
     num_blocks = min(budget.num_blocks(shape.max_model_len) for budget in budgets)
-    return tuple(_ledger(setting, budget, num_blocks) for budget in budgets)
+    return _Stages(setting, budgets, judged, num_blocks)
 
 
 def largest_max_num_seqs(
@@ -96,18 +143,20 @@ def largest_max_num_seqs(
     return low
 
 
-def _on(version: EngineVersion, device: DeviceMemory) -> EngineVersion:
-    return version if device.is_cpu else engine_on(version, device.compute_capability)
+def _on(profile: ModelProfile, version: EngineVersion, device: DeviceMemory) -> EngineVersion:
+    if device.is_cpu:
+        return version
+    return engine_on(version, device.compute_capability, keeps_states(profile))
 
 
 def _tightness(entry: Ledger) -> tuple[int, int]:
-    verdicts = ("DoesNotFit", "Tight", "Fits")
-    return verdicts.index(entry.verdict), entry.kv_cache_bytes - entry.kv_needed_bytes
+    return _VERDICTS.index(entry.verdict), entry.kv_cache_bytes - entry.kv_needed_bytes
 
 
-def _ledger(setting: Setting, budget: KvBudget, num_blocks: int) -> Ledger:
+def _ledger(stages: _Stages, stage: int) -> Ledger:
+    setting, budget, num_blocks = stages.setting, stages.budgets[stage], stages.num_blocks
     terms, length = budget.terms, setting.shape.max_model_len
-    verdict, refusal, caution = judge(margins(setting, budget))
+    verdict, refusal, caution = stages.judged[stage]
     available, band = budget.available_bytes(length), budget.band(length)
     limit = setting.profile.max_model_len
     pool = terms.pool
@@ -139,6 +188,7 @@ def _ledger(setting: Setting, budget: KvBudget, num_blocks: int) -> Ledger:
         in_use_before_counted=setting.version.equation == "device-used",
         caution=caution,
         host_memory_bytes=_host_bytes(setting, budget),
+        buffers_are_consumed=setting.version.equation == "total-consumed",
     )
 
 

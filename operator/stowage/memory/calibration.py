@@ -14,7 +14,12 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import Final
 
+from stowage.memory.device import DeviceMemory
+from stowage.memory.engine_version import EngineVersion, release_numbers
 from stowage.memory.estimates import Estimate
+from stowage.memory.ledger import Ledger
+from stowage.memory.shape import EngineShape
+from stowage.model.profile import ModelProfile
 
 _TOLERANCE_BYTES: Final = int(0.1 * 2**30)
 """How far the logged parts may be from the budget: the log prints hundredths of a GiB, four of them."""
@@ -41,6 +46,22 @@ class CalibrationKey:
     def wider(self) -> CalibrationKey:
         """Give the key for all architectures and batch limits."""
         return replace(self, architecture=None, max_num_seqs=None, max_num_batched_tokens=None)
+
+
+def calibration_key(
+    profile: ModelProfile, shape: EngineShape, device: DeviceMemory, version: EngineVersion
+) -> CalibrationKey:
+    """Give the key of a start, and of a question that is to be answered with what was learnt."""
+    release = release_numbers(version.version)
+    return CalibrationKey(
+        release=f"{release[0]}.{release[1]}" if release else version.version,
+        device=device.name,
+        tensor_parallel_size=shape.tensor_parallel_size,
+        pipeline_parallel_size=shape.pipeline_parallel_size,
+        architecture=profile.architecture,
+        max_num_seqs=shape.max_num_seqs,
+        max_num_batched_tokens=shape.max_num_batched_tokens,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +96,31 @@ class StartRecord:
         return abs(total - self.budget_bytes) <= _TOLERANCE_BYTES
 
 
+def start_record(
+    key: CalibrationKey, predicted: Ledger, measured: Terms, *, weights_bytes: int, kv_cache_bytes: int
+) -> StartRecord:
+    """Make the record of one start from the ledger that was planned with and what the engine printed.
+
+    Buffers that stay are no term of their own in the log: they are part of what a release calls activations, or
+    with "consumed memory" of what is neither weights nor activations; the predicted terms are taken alike.
+    """
+    apart = predicted.persistent_bytes
+    activation, non_torch = predicted.activation_bytes, predicted.non_torch_bytes
+    if predicted.buffers_are_consumed:
+        non_torch += apart
+    else:
+        activation += apart
+    return StartRecord(
+        key,
+        Terms(activation, non_torch, predicted.cuda_graph_bytes),
+        measured,
+        budget_bytes=predicted.budget_bytes,
+        weights_bytes=weights_bytes,
+        kv_cache_bytes=kv_cache_bytes,
+        cuda_graphs_counted=predicted.cuda_graphs_counted,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Correction:
     """How far an estimate was off, in bytes: the median, how far records spread around it, and how many."""
@@ -94,7 +140,8 @@ class Calibration:
         """Correct an estimate of a term ("activation", "non_torch" or "cuda_graph").
 
         The exact key wins; growth outside the allocator, which depends on neither model nor batch, is also
-        taken from other models on the same GPUs. A correction never makes an estimate negative.
+        taken from other models on the same GPUs. A correction never makes an estimate negative, nor less sure
+        than it was.
         """
         found = self.corrections.get((term, key))
         if found is None and term == "non_torch":
@@ -102,7 +149,9 @@ class Calibration:
         if found is None:
             return estimate
         value = max(0.0, estimate.value + found.delta_bytes)
-        return Estimate(value, max(0.0, value - found.half_width_bytes), value + found.half_width_bytes)
+        before = max(estimate.value - estimate.low, estimate.high - estimate.value)
+        half = min(found.half_width_bytes, before)
+        return Estimate(value, max(0.0, value - half), value + half)
 
 
 UNCALIBRATED: Final = Calibration({})

@@ -25,9 +25,11 @@ def graph_bytes(
     """Give what captured graphs take on a rank, whether or not the release counts it."""
     if shape.enforce_eager or device.is_cpu:
         return NOTHING
-    sizes = capture_sizes(
-        shape.max_num_seqs, shape.max_num_batched_tokens, _ceiling(device, version), version
-    )
+    sizes = shape.cudagraph_capture_sizes
+    if sizes is None:
+        sizes = capture_sizes(
+            shape.max_num_seqs, shape.max_num_batched_tokens, _ceiling(device, version), version
+        )
     return graph_bytes_per_size().scaled(len(sizes) * num_layers_on_rank / _REFERENCE_LAYERS)
 
 

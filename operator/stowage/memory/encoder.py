@@ -76,11 +76,13 @@ def encoder_bytes(setting: Setting, layout: RankLayout, decoder_peak: Estimate) 
 
     The encoder runs first, then the decoder while the embeddings are kept, so the whole peak is the larger of
     the encoder's own and decoder plus embeddings: `decoder_peak.plus(encoder_bytes(...))` is the activation
-    term. With the V2 runner only the first pipeline stage runs the encoder. The encoder's peak has a wide
-    band (estimates.toml, encoder_activation); the embeddings are exact.
+    term. With the V2 runner only the first pipeline stage runs the encoder, and before 0.28 none does. The
+    encoder's peak has a wide band (estimates.toml, encoder_activation); the embeddings are exact.
     """
     run = encoder_run(setting.profile, setting.shape)
-    if run is None or (setting.runner == "V2" and not layout.is_first):
+    if run is None:
+        return NOTHING
+    if setting.runner == "V2" and not (layout.is_first and setting.version.v2_profiles_encoders):
         return NOTHING
     kept = run.items * run.item_tokens * run.encoder.output_size * setting.element_bytes
     peak = encoder_peak_bytes(run, layout, setting.element_bytes)

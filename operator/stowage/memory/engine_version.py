@@ -29,16 +29,20 @@ Release = tuple[int, int, int]
 class EngineVersion:
     """Memory accounting of one vLLM release.
 
-    `engine` is "V1", or "V0" for the engine before it, which releases up to 0.10 fall back to on devices
-    below `v1_compute_capability`.
+    `engine` is "V1", or "V0" for the engine before it, which releases before 0.10 fall back to on devices
+    below `v1_compute_capability`, and for recurrent layers and encoder-decoders (not `v1_serves_states`).
 
     `equation` names how the KV bytes come about ("device-used", "torch-peak", "total-consumed", see
     budget.py), `snapshot` what the first memory snapshot leaves out of the budget ("device": nothing,
     "before-nccl", "after-nccl"). `graphs_subtracted`: the CUDA-graph estimate comes out of the budget.
-    `default_runner` is "V1" or "V2", with `v2_architectures` on V2 anyway. `capacity_report` is "blocks" or
-    "concurrency". `assumed_from` is the release whose behaviour was taken because this one is newer than
-    the table, else None. `multimodal_rope_factor` are the rows a position that multimodal rotary tables have
-    in families whose positions never run ahead of the tokens.
+    `v2_architectures` run on the V2 model runner, and besides them what `v2_also` says (model_runner.py);
+    that runner profiles towers only with `v2_profiles_encoders`.
+    `capacity_report` is "blocks" or "concurrency". `assumed_from` is the release whose behaviour was taken
+    because this one is newer than the table, else None. `long_context_tokens` is the batch limit that V0
+    takes for contexts beyond 32,768 tokens (0: the whole context). `profile_keeps_cached`: what torch keeps
+    cached after profiling counts as used. `indexer_logits_mib` is set aside for a sparse indexer.
+    `multimodal_rope_factor` are the rows a position that multimodal rotary tables have in families whose
+    positions never run ahead of the tokens.
     """
 
     version: str
@@ -47,8 +51,10 @@ class EngineVersion:
     default_gpu_memory_utilization: float
     graphs_subtracted: bool
     snapshot: str
-    default_runner: str
     v2_architectures: tuple[str, ...]
+    v2_also: str
+    v2_quantized: bool
+    v2_profiles_encoders: bool
     capture_step_above_256: int
     blackwell_capture_ceiling: int
     null_block_reserved: bool
@@ -57,19 +63,22 @@ class EngineVersion:
     allocator_split_limit_bytes: int | None
     sampler: str
     v1_compute_capability: tuple[int, int]
+    v1_serves_states: bool
     small_defaults_on_a100: bool
+    large_defaults_by: str
+    small_num_seqs: int
+    raises_batch_for_items: bool
+    multimodal_batch_tokens: int
     largest_defaults_from_bytes: int | None
+    long_context_tokens: int
+    profile_keeps_cached: bool
+    indexer_logits_mib: int
     assumed_from: str | None = None
     multimodal_rope_factor: int = 1
 
-    @property
-    def runner(self) -> str:
-        """The model runner that serves most architectures, "V1" or "V2"."""
-        return self.default_runner
-
-    def runner_for(self, architecture: str) -> str:
-        """Give the model runner that serves this architecture by default."""
-        return "V2" if architecture in self.v2_architectures else self.default_runner
+    def __hash__(self) -> int:
+        """Hash by the name: hashing every rule for each cache look-up is too slow."""
+        return hash((self.version, self.engine))
 
     @property
     def note(self) -> str | None:
@@ -117,9 +126,15 @@ def engine_version(name: str, engine: str | None = None) -> EngineVersion | Refu
     return _version(name.removeprefix("v"), state, table["newest"] if wanted > newest else None)
 
 
-def engine_on(version: EngineVersion, compute_capability: tuple[int, int]) -> EngineVersion:
-    """Give the version as it behaves on a device: older releases fall back to V0 on old GPUs."""
-    if version.engine == "V0" or compute_capability >= version.v1_compute_capability:
+def engine_on(
+    version: EngineVersion, compute_capability: tuple[int, int], keeps_states: bool = False
+) -> EngineVersion:
+    """Give the version as it behaves on a device: older releases fall back to V0 on old GPUs.
+
+    They do so too for models that keep states besides attention, or an encoder's (`keeps_states`).
+    """
+    new_enough = compute_capability >= version.v1_compute_capability
+    if version.engine == "V0" or (new_enough and (version.v1_serves_states or not keeps_states)):
         return version
     fallback = engine_version(version.version, "V0")
     return version if isinstance(fallback, Refusal) else fallback

@@ -43,7 +43,7 @@ def _table() -> dict[str, Any]:
 
 @cache
 def sampler_bytes_per_logit(kind: str) -> Estimate:
-    """Give the transient bytes per (request × vocabulary entry) of a sampler: "sort", "masked" or "v2"."""
+    """Give the transient bytes per (request × vocabulary entry) of a sampler, by its row in the table."""
     row = _table()["sampler"][kind]
     return Estimate(row["transient_bytes_per_logit"], row["low"], row["high"])
 

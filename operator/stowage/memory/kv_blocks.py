@@ -42,7 +42,7 @@ def layer_cache(question: CacheQuestion) -> LayerCache | Refusal:
         hint = f"Use {', '.join(known_kv_dtypes(where.release))}."
         return Refusal(Reason.UNSUPPORTED_DTYPE, message, hint)
     backends: list[AttentionBackend] = []
-    for needs in _needs(question):
+    for needs in attention_needs(question):
         choice = choose_backend(needs, where)
         if isinstance(choice, Refusal):
             return choice
@@ -68,7 +68,7 @@ def layer_cache(question: CacheQuestion) -> LayerCache | Refusal:
     return _with_windows(_with_states(cache, question, backends), backends)
 
 
-def _needs(question: CacheQuestion) -> Iterator[AttentionNeeds]:
+def attention_needs(question: CacheQuestion) -> Iterator[AttentionNeeds]:
     """Give what each kind of attention of the model asks of a backend, once each."""
     found: dict[AttentionNeeds, None] = {}
     for layer in question.distinct_layers():

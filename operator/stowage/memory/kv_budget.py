@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import ceil
 
-from stowage.memory.band import Band, remainder_band
+from stowage.memory.band import Band, deviations
 from stowage.memory.estimates import Estimate
 from stowage.memory.kv_pool import KvPool
 from stowage.memory.rank import RankTerms
@@ -27,7 +27,8 @@ from stowage.memory.setting import Setting
 class KvBudget:
     """The KV share of one rank. `before_tables_bytes` is what is left before block tables are subtracted.
 
-    `counted` are the estimates that the release subtracts; pinned KV bytes make it empty.
+    `counted` are the estimates that the release subtracts; pinned KV bytes make it empty. `deviations` is how
+    far they may be off together: bytes to lose and to gain.
     """
 
     terms: RankTerms
@@ -35,6 +36,7 @@ class KvBudget:
     before_tables_bytes: int
     counted: tuple[Estimate, ...]
     pinned: bool
+    deviations: tuple[float, float]
 
     def available_bytes(self, max_model_len: int) -> int:
         """Give the bytes available for the KV cache; negative where they are missing."""
@@ -44,7 +46,8 @@ class KvBudget:
 
     def band(self, max_model_len: int) -> Band:
         """Give the range of the available bytes."""
-        return remainder_band(self.available_bytes(max_model_len), self.counted)
+        available, (less, more) = self.available_bytes(max_model_len), self.deviations
+        return Band(int(available - less), int(available + more))
 
     def num_blocks(self, max_model_len: int) -> int:
         """Give the number of blocks that the available bytes make."""
@@ -59,7 +62,16 @@ class KvBudget:
 
         `shift_bytes` is added to the available bytes, to ask for the lower end of the band.
         """
+        if self.terms.pool.even_step:
+            return self._largest_even(limit, shift_bytes)
         return _largest(limit, self.terms.pool, partial(self._slack, shift_bytes=shift_bytes))
+
+    def _largest_even(self, limit: int, shift_bytes: int) -> int | None:
+        """Find the same where every block of tokens takes the same bytes of cache and of tables."""
+        step = self.terms.pool.even_step
+        empty = self._slack(0, shift_bytes)
+        steps = empty // (empty - self._slack(step, shift_bytes)) if empty > 0 else 0
+        return min(limit, steps * step) or None
 
     def _slack(self, max_model_len: int, shift_bytes: int) -> int:
         return self.available_bytes(max_model_len) + shift_bytes - self.needed_bytes(max_model_len)
@@ -70,14 +82,15 @@ def kv_budget(setting: Setting, terms: RankTerms) -> KvBudget:
     version, pinned = setting.version, setting.shape.kv_cache_memory_bytes
     budget_bytes = ceil(setting.device.total_bytes * setting.shape.gpu_memory_utilization)
     if pinned is not None:
-        return KvBudget(terms, budget_bytes, pinned, (), pinned=True)
-    counted = [terms.non_torch, terms.activation]
+        return KvBudget(terms, budget_bytes, pinned, (), pinned=True, deviations=(0.0, 0.0))
+    counted = [terms.non_torch, terms.activation, terms.guessed_weights]
     if version.graphs_subtracted:
         counted.append(terms.graphs)
     if version.equation == "device-used":
         counted.append(terms.in_use_before)
     spent = terms.weights.block_bytes + sum(int(term.value) for term in counted)
-    return KvBudget(terms, budget_bytes, budget_bytes - spent, tuple(counted), pinned=False)
+    left, off = budget_bytes - spent, deviations(counted)
+    return KvBudget(terms, budget_bytes, left, tuple(counted), pinned=False, deviations=off)
 
 
 def _largest(limit: int, pool: KvPool, slack: Callable[[int], int]) -> int | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from math import gcd
 
 from stowage.memory.kv_groups import KvGroup
+from stowage.memory.kv_layers import FULL_KINDS
 from stowage.memory.kv_rules import KvRules
 
 
@@ -55,6 +56,18 @@ class KvPool:
         return gcd(*sizes)
 
     @property
+    def even_step(self) -> int:
+        """Tokens of a block where every group takes one block for each so many tokens; 0 where groups differ.
+
+        Needs then grow by the same bytes at each step, and so do block tables.
+        """
+        if len(self.groups) != 1 or len(self.checked) > 1 or self.groups[0].lead.kind not in FULL_KINDS:
+            return 0
+        if self.checked and self.checked[0].lead.block_size != self.groups[0].lead.block_size:
+            return 0
+        return self.groups[0].lead.block_size * self.context_parallel_size
+
+    @property
     def bends(self) -> tuple[int, ...]:
         """Lengths at which windows and chunks are full, the shortest first: beyond, requests grow more slowly."""
         kept = {
@@ -66,8 +79,10 @@ class KvPool:
 
     def blocks_per_request(self, tokens: int) -> int:
         """Give the blocks that one request of that many tokens takes at most, over all groups."""
-        flight, ranks = self.tokens_in_flight, self.context_parallel_size
-        return sum(group.copies * group.lead.blocks(tokens, flight, ranks) for group in self.groups)
+        flight, ranks, blocks = self.tokens_in_flight, self.context_parallel_size, 0
+        for group in self.groups:
+            blocks += group.copies * group.lead.blocks(tokens, flight, ranks)
+        return blocks
 
     def needed_bytes(self, tokens: int) -> int:
         """Give the bytes without which no request of that many tokens is served, or the engine does not start."""
@@ -76,12 +91,11 @@ class KvPool:
 
     def table_entries(self, max_model_len: int) -> int:
         """Give the places that one request has in the block tables of all groups."""
-        ranks = self.context_parallel_size
-        return sum(
-            group.copies * -(-max_model_len // (group.lead.block_size * ranks))
-            for group in self.groups
-            if group.lead.block_size
-        )
+        ranks, entries = self.context_parallel_size, 0
+        for group in self.groups:
+            size = group.lead.block_size * ranks
+            entries += group.copies * -(-max_model_len // size) if size else 0
+        return entries
 
     def concurrency(self, num_blocks: int, max_model_len: int) -> float:
         """Give how many requests of the longest context the engine says it can hold."""

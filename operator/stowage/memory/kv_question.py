@@ -14,7 +14,7 @@ from typing import Final
 from stowage.memory.attention_backend import Conditions
 from stowage.memory.kv_rules import KvRules
 from stowage.memory.pipeline import stage_layers
-from stowage.model.profile import AttentionProfile, LayerProfile, Mixer, ModelProfile
+from stowage.model.profile import AttentionProfile, LayerProfile, Mixer, ModelProfile, StateProfile
 
 _WITHOUT_DRAFT_CACHE: Final = frozenset({"ngram", "ngram_gpu", "suffix", "medusa", "mlp_speculator"})
 """Ways to guess tokens that need no attention layers of their own."""
@@ -78,6 +78,15 @@ class CacheQuestion:
     def mixers(self) -> Iterator[Mixer]:
         """Give each kind of mixer once, in the order of the model."""
         yield from dict.fromkeys(mixer for layer in self.distinct_layers() for mixer in layer.mixers)
+
+
+@lru_cache(maxsize=256)
+def keeps_states(profile: ModelProfile) -> bool:
+    """Whether any layer keeps a state of fixed size, or an encoder's states."""
+    states = any(
+        isinstance(mixer, StateProfile) for layer in dict.fromkeys(profile.layers) for mixer in layer.mixers
+    )
+    return states or has_cross_attention(profile)
 
 
 @lru_cache(maxsize=256)

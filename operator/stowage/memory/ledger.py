@@ -25,7 +25,8 @@ class Ledger:
     rank with the fewest blocks. `largest_max_model_len` is the longest context of which one request fits by
     the central estimate, `safe_max_model_len` by the lower end of the band; None where not even one block
     fits. `refusal` says why, where the verdict is DoesNotFit; `caution` is a sentence where it is Tight.
-    `host_memory_bytes` is the resident memory of the engine on a CPU node, 0 on GPUs.
+    `host_memory_bytes` is the resident memory of the engine on a CPU node, 0 on GPUs. `buffers_are_consumed`: the
+    log counts persistent buffers with what lies outside torch, not with activations.
     """
 
     rank: str
@@ -55,6 +56,7 @@ class Ledger:
     in_use_before_counted: bool
     caution: str | None = None
     host_memory_bytes: int = 0
+    buffers_are_consumed: bool = False
 
     @property
     def used_bytes(self) -> int:

@@ -48,7 +48,7 @@ def _gate_refusal(setting: Setting, budget: KvBudget) -> Refusal:
         f"gpu_memory_utilization {asked:g} asks for {_gib(budget.budget_bytes)} of the {_gib(total)} of "
         f"{setting.device.name}, where about {_gib(before)} are in use before the engine looks."
     )
-    highest = max(0, floor((total - before) / total * 100)) / 100
+    highest = max(0, floor((total - before) / max(1, total) * 100)) / 100
     return Refusal(Reason.FREE_MEMORY_BELOW_UTILIZATION, message, f"Use at most {highest:.2f}.")
 
 
@@ -123,7 +123,7 @@ def _fixed_bytes(setting: Setting, budget: KvBudget) -> int:
 
 def _others(budget: KvBudget) -> tuple[Estimate, ...]:
     terms = budget.terms
-    return (terms.non_torch, terms.activation, terms.graphs, terms.in_use_before)
+    return (terms.non_torch, terms.activation, terms.graphs, terms.in_use_before, terms.guessed_weights)
 
 
 def _margin(spare_bytes: int, estimates: tuple[Estimate, ...], refuse: Callable[[], Refusal]) -> Margin:

@@ -7,6 +7,9 @@ communicators: an estimate), and what was in use before the engine took its firs
 
 from __future__ import annotations
 
+from functools import lru_cache
+from typing import Final
+
 from stowage.memory.activations import distinct_layers, latent_workspace_tokens
 from stowage.memory.device import DeviceMemory
 from stowage.memory.engine_version import EngineVersion
@@ -22,7 +25,11 @@ from stowage.memory.estimates import (
 from stowage.memory.layout import RankLayout
 from stowage.memory.setting import Setting
 from stowage.memory.shape import EngineShape
-from stowage.model.profile import LatentAttentionProfile
+from stowage.model.profile import LatentAttentionProfile, ModelProfile
+
+_PER_LAYER_TABLE: Final = "embed_tokens_per_layer.weight"
+_GATHERED_KEYS: Final = 40
+_GATHERED_LATENTS: Final = 5
 
 
 def sampler_state_bytes(setting: Setting, layout: RankLayout) -> int:
@@ -44,6 +51,39 @@ def latent_workspace_bytes(setting: Setting) -> int:
     if not latent or setting.device.is_cpu:
         return 0
     return latent_workspace_tokens(setting) * max(latent) * setting.element_bytes
+
+
+@lru_cache(maxsize=256)
+def batch_buffer_bytes(profile: ModelProfile, element_bytes: int) -> int:
+    """Give the bytes that buffers of the model keep for each token of a batch.
+
+    Indices of the tokens that sparse attention chose, 32 bits each, once for all layers (deepseek_v2.py,
+    topk_indices_buffer); and where images share a batch with text, the per-layer inputs of all layers
+    (gemma4_mm.py, per_layer_embeddings).
+    """
+    mixers = (mixer for layer in distinct_layers(profile) for mixer in layer.mixers)
+    chosen = [m.index_topk or 0 for m in mixers if isinstance(m, LatentAttentionProfile)]
+    tables = (tensor for tensor in profile.outer_tensors if tensor.name.endswith(_PER_LAYER_TABLE))
+    width = next((tensor.shape[1] for tensor in tables), 0) if profile.encoders else 0
+    return 4 * max(chosen, default=0) + width * element_bytes
+
+
+@lru_cache(maxsize=256)
+def gather_bytes_per_token(profile: ModelProfile) -> int:
+    """Give the bytes that sparse attention keeps for each token of the longest context.
+
+    A workspace for the indexer's keys of 40 such contexts, or for the latent vectors of 5 in 16 bits, whichever is
+    larger (v1/attention/backends/mla/indexer.py::get_max_prefill_buffer_size, flashmla_sparse.py); compressed
+    vectors are fewer by their ratio.
+    """
+    sizes = [0]
+    for layer in distinct_layers(profile):
+        for mixer in layer.mixers:
+            if isinstance(mixer, LatentAttentionProfile) and mixer.index_head_dim:
+                record = mixer.index_head_dim + mixer.index_head_dim // 128 * 4
+                gathered = max(_GATHERED_KEYS * record, _GATHERED_LATENTS * 2 * mixer.latent_dim)
+                sizes.append(gathered // max(1, mixer.tokens_per_state))
+    return max(sizes)
 
 
 def block_table_bytes(max_num_seqs: int, blocks_per_row: int) -> int:

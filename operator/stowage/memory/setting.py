@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
 from stowage.api.refusal import Refusal
 from stowage.memory.attention_backend import DEFAULT_BLOCK_SIZE, Conditions, auto_kv_dtype
+from stowage.memory.calibration import UNCALIBRATED, Calibration, calibration_key
 from stowage.memory.device import DeviceMemory
 from stowage.memory.engine_version import EngineVersion
+from stowage.memory.estimates import Estimate
 from stowage.memory.kv_cache import KvCache, kv_cache
 from stowage.memory.kv_pool import KvPool
 from stowage.memory.kv_question import CacheQuestion, has_cross_attention
 from stowage.memory.kv_rules import kv_rules
+from stowage.memory.model_runner import model_runner
 from stowage.memory.shape import EngineShape
+from stowage.memory.speculation import draft_of
 from stowage.model.dtype import ELEMENT_BYTES, element_type
 from stowage.model.profile import ModelProfile
 
@@ -24,17 +28,30 @@ _SYNCHRONOUS_DRAFTS: Final = frozenset({"ngram", "suffix", "medusa", "mlp_specul
 
 @dataclass(frozen=True)
 class Setting:
-    """The four inputs of a ledger; the shape has passed `constraints.check_shape`."""
+    """The inputs of a ledger; the shape has passed `constraints.check_shape`."""
 
     profile: ModelProfile
     shape: EngineShape
     device: DeviceMemory
     version: EngineVersion
+    calibration: Calibration = UNCALIBRATED
+    shared: dict[str, Estimate] = field(default_factory=dict, compare=False, repr=False)
+    """Estimates that are the same for all stages, by name, once one of them has asked."""
 
     @cached_property
     def runner(self) -> str:
         """The model runner that serves this model here; the CPU backend has no Triton and stays on V1."""
-        return "V1" if self.device.is_cpu else self.version.runner_for(self.profile.architecture)
+        speculative = self.shape.speculative
+        if self.device.is_cpu:
+            return "V1"
+        return model_runner(self.profile, self.version, speculative.method if speculative else None)
+
+    def learnt(self, term: str, estimate: Estimate) -> Estimate:
+        """Correct an estimate by what measured starts taught; `term` as in `Calibration.adjust`."""
+        if self.calibration is UNCALIBRATED or self.device.is_cpu:
+            return estimate
+        key = calibration_key(self.profile, self.shape, self.device, self.version)
+        return self.calibration.adjust(term, key, estimate)
 
     @cached_property
     def dtype(self) -> str:
@@ -53,9 +70,14 @@ class Setting:
     @cached_property
     def kv_cache(self) -> KvCache | Refusal:
         """The KV cache of the model on all ranks, or why the engine would not start with it."""
+        return kv_cache(self.cache_question)
+
+    @cached_property
+    def cache_question(self) -> CacheQuestion:
+        """What decides the KV cache, and with it the attention backends."""
         shape, speculative, rules = self.shape, self.shape.speculative, kv_rules(self.version)
         takes_batch = rules.cross_tokens == "batch" and has_cross_attention(self.profile)
-        question = CacheQuestion(
+        return CacheQuestion(
             profile=self.profile,
             rules=rules,
             where=self._attention_conditions,
@@ -66,10 +88,9 @@ class Setting:
             hybrid_manager=not shape.disable_hybrid_kv_cache_manager,
             draft_method=speculative.method if speculative else None,
             drafts=speculative.num_speculative_tokens if speculative else 0,
-            draft=speculative.draft if speculative else None,
+            draft=draft_of(self.profile, speculative),
             encoder_tokens=shape.max_num_batched_tokens if takes_batch else None,
         )
-        return kv_cache(question)
 
     def kv_pool(self, stage: int) -> KvPool:
         """Make the block pool of the ranks of a pipeline stage; there must be a cache."""

@@ -11,6 +11,8 @@ from functools import lru_cache
 from typing import Final
 
 from stowage.memory.allocator import NO_BYTES, AllocatedBytes
+from stowage.memory.assumed_draft import assumed_draft, assumed_draft_band
+from stowage.memory.estimates import NOTHING, Estimate
 from stowage.memory.layout import RankLayout
 from stowage.memory.quantized_kernels import Kernels
 from stowage.memory.shape import SpeculativeSettings
@@ -32,11 +34,35 @@ def draft_weights(
     """Give what the draft of a model takes on a rank."""
     if speculative is None or speculative.method in _WITHOUT_WEIGHTS or not layout.is_last:
         return NO_BYTES
-    draft = speculative.draft or _own_draft(profile)
+    draft = draft_of(profile, speculative) or _own_draft(profile)
     if draft is None:
         return NO_BYTES
     place = replace(layout, pipeline_parallel_size=1, stage=0)
     return rank_weights(draft, place, dtype, split_limit_bytes, kernels)
+
+
+def draft_of(profile: ModelProfile, speculative: SpeculativeSettings | None) -> ModelProfile | None:
+    """Give the draft beside the model: the one that is known, else the assumed one; None where the model has its own.
+
+    The checkpoint's own draft layers serve multi-token prediction only.
+    """
+    if speculative is None or speculative.draft is not None:
+        return speculative.draft if speculative else None
+    if speculative.method == "mtp" and profile.draft_layers:
+        return None
+    return assumed_draft(profile, speculative.method)
+
+
+def uncertain_draft_bytes(
+    profile: ModelProfile, speculative: SpeculativeSettings | None, weight_bytes: int
+) -> Estimate:
+    """Give how far the weights of an assumed draft may be off, around 0; nothing where the draft is known."""
+    if speculative is None or speculative.draft is not None:
+        return NOTHING
+    if draft_of(profile, speculative) is None:
+        return NOTHING
+    off = assumed_draft_band(speculative.method) * weight_bytes
+    return Estimate(0.0, -off, off)
 
 
 @lru_cache(maxsize=64)

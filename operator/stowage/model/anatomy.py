@@ -15,6 +15,8 @@ class Anatomy:
 
     `draft_layers` are layers of the checkpoint that only speculative decoding loads (multi-token
     prediction). `encoders` are vision and audio towers; their tensors are among `outer_tensors`.
+    `weight_band` is how far the weights may be off, as a share: 0 where every tensor is known.
+    `items_in_one_batch`: tokens of an image or video see each other, so none may be cut.
     """
 
     hidden_size: int
@@ -28,3 +30,5 @@ class Anatomy:
     supports_pipeline: bool = True
     min_first_stage_layers: int = 0
     notes: tuple[str, ...] = ()
+    weight_band: float = 0.0
+    items_in_one_batch: bool = False

@@ -201,7 +201,10 @@ class ModelProfile:
     the tensor list was checked against. `quantization` names the method of a quantised checkpoint as the
     engine does, and `kv_cache_dtype` what such a checkpoint makes of `--kv-cache-dtype auto`. Pipeline
     parallelism needs `min_first_stage_layers` on the first stage, and does not work at all where
-    `supports_pipeline` is false. `notes` are sentences for people.
+    `supports_pipeline` is false. `notes` are sentences for people. `weight_band` is how
+    far the bytes of the weights may be off, as a share: 0 where every tensor is known, which is everywhere but in
+    architectures that nobody described and that were asked to be estimated. `items_in_one_batch`: tokens of an
+    image or video see each other in both directions, so that an item is never cut.
     """
 
     source: str
@@ -227,12 +230,12 @@ class ModelProfile:
     supports_pipeline: bool = True
     min_first_stage_layers: int = 0
     notes: tuple[str, ...] = ()
+    weight_band: float = 0.0
+    items_in_one_batch: bool = False
 
     def __hash__(self) -> int:
         """Hash by what tells profiles apart; hashing every layer for each cache look-up is too slow."""
-        return hash(
-            (self.source, self.revision, self.architecture, self.hidden_size, len(self.layers), self.dtype)
-        )
+        return hash((self.source, self.revision, self.quantization, self.dtype, len(self.layers)))
 
     @property
     def num_layers(self) -> int:

@@ -39,6 +39,7 @@ from stowage.model.families.vision_llava import (
     read_llava_onevision_tower,
     read_llava_tower,
     read_mistral3_tower,
+    read_paligemma_tower,
 )
 from stowage.model.families.vision_minicpm import (
     minicpmv_language_model,
@@ -116,6 +117,9 @@ FAMILIES: Final[Mapping[str, MultimodalFamily]] = {
     "Qwen2_5_VLForConditionalGeneration": MultimodalFamily(
         (_vision(read_qwen2_5_tower),), "Qwen2ForCausalLM", stored=_UNCHANGED
     ),
+    "OpenCUAForConditionalGeneration": MultimodalFamily(
+        (_vision(read_qwen2_5_tower),), "Qwen2ForCausalLM", stored=_UNCHANGED, plain_rope=True
+    ),
     "Qwen3VLForConditionalGeneration": MultimodalFamily(
         _QWEN3_TOWER, "Qwen3ForCausalLM", stored=_INSIDE_MODEL, plain_rope=True, deepstack=True
     ),
@@ -133,6 +137,8 @@ FAMILIES: Final[Mapping[str, MultimodalFamily]] = {
     "LlavaForConditionalGeneration": MultimodalFamily((read_llava_tower,)),
     "LlavaNextForConditionalGeneration": MultimodalFamily((read_llava_next_tower,)),
     "LlavaOnevisionForConditionalGeneration": MultimodalFamily((read_llava_onevision_tower,)),
+    "PaliGemmaForConditionalGeneration": MultimodalFamily((read_paligemma_tower,)),
+    "LightOnOCRForConditionalGeneration": MultimodalFamily((read_mistral3_tower,), stored=_INSIDE_MODEL),
     "Llama4ForConditionalGeneration": MultimodalFamily((read_llama4_tower,), "Llama4ForCausalLM"),
     "Idefics3ForConditionalGeneration": MultimodalFamily(
         (read_idefics3_tower,), "LlamaForCausalLM", engine=_INSIDE_TEXT_MODEL, stored=_INSIDE_TEXT_MODEL,
@@ -143,6 +149,7 @@ FAMILIES: Final[Mapping[str, MultimodalFamily]] = {
         supports_pipeline=False,
     ),
     "InternVLChatModel": MultimodalFamily((read_internvl_tower,), text=_LLM),
+    "SkyworkR1VChatModel": MultimodalFamily((read_internvl_tower,), text=_LLM),
     "InternVLForConditionalGeneration": MultimodalFamily((read_interns1_tower,)),
     "InternS1ForConditionalGeneration": MultimodalFamily((read_interns1_tower,)),
     "KimiVLForConditionalGeneration": MultimodalFamily((read_kimi_vl_tower,), "DeepseekV2ForCausalLM"),
@@ -185,6 +192,7 @@ def read_multimodal(config: Config, family: MultimodalFamily, text_readers: Mapp
         joined,
         supports_pipeline=text.supports_pipeline and family.supports_pipeline,
         min_first_stage_layers=max(text.min_first_stage_layers, deep),
+        items_in_one_batch=fields.get("use_bidirectional_attention") == "vision",
     )
 
 

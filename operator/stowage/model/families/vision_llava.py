@@ -135,6 +135,21 @@ def read_gemma3_tower(
     return TowerAnatomy(tensors, (size.encoder(tokens, size.grid**2, text_hidden),))
 
 
+def read_paligemma_tower(config: Config, text_hidden: int) -> TowerAnatomy:
+    """Read SigLIP tower and projector of PaliGemma; every patch becomes a token."""
+    vision = {"model_type": "siglip_vision_model", **require(config, "vision_config")}
+    size = vit_size(vision)
+    tower = vit_tensors(vision, size, size.layers, post_norm=True)
+    projector = affine(
+        "linear", (count(vision, "projection_dim", text_hidden), size.hidden), bias=text_hidden
+    )
+    tensors = (
+        *tower_tensors(tower, IMAGE, engine="vision_tower.vision_model."),
+        *tower_tensors(projector, IMAGE, engine="multi_modal_projector."),
+    )
+    return TowerAnatomy(tensors, (size.encoder(size.grid**2, size.grid**2, text_hidden),))
+
+
 def read_idefics3_tower(config: Config, text_hidden: int) -> TowerAnatomy:
     """Read tower and connector of Idefics 3 and SmolVLM, which cut an image into tiles and add it whole."""
     vision = {"model_type": "idefics3", **require(config, "vision_config")}
