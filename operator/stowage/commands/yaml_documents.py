@@ -14,9 +14,27 @@ from stowage.commands.bad_input import bad_input
 # The C parser is some twenty times faster; a cluster's nodes are megabytes of YAML.
 _LOADER: Final = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+POOLS: Final = "pools"
+"""The key under which node pools are declared, in a document of its own or beside the items of a list."""
+
 
 def read_objects(path: str) -> tuple[dict[str, Any], ...]:
     """Read all objects of a file; ends the command with a sentence where it cannot be read."""
+    found: list[dict[str, Any]] = []
+    for document in _documents(path):
+        found += _objects(document, path)
+    return tuple(found)
+
+
+def read_document(path: str) -> Any:
+    """Read the one document of a file, of whatever form; ends the command where there is not exactly one."""
+    found = [document for document in _documents(path) if document is not None]
+    if len(found) != 1:
+        bad_input(f"{path} holds {len(found) or 'no'} documents; it has to hold one.")
+    return found[0]
+
+
+def _documents(path: str) -> list[Any]:
     try:
         text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
     except OSError as error:
@@ -26,18 +44,20 @@ def read_objects(path: str) -> tuple[dict[str, Any], ...]:
     except UnicodeDecodeError:
         bad_input(f"{path} is not UTF-8 text; name a YAML or JSON file.")
     try:
-        documents = list(yaml.load_all(text, Loader=_LOADER))
+        return list(yaml.load_all(text, Loader=_LOADER))
     except yaml.YAMLError as error:
         bad_input(f"{path} is not valid YAML: {_first_line(error)}; correct it.")
-    found: list[dict[str, Any]] = []
-    for document in documents:
-        found += _objects(document, path)
-    return tuple(found)
 
 
 def _objects(document: Any, path: str) -> Iterator[dict[str, Any]]:
     if document is None:
         return
+    if isinstance(document, dict) and POOLS in document:
+        # Not an object of Kubernetes: what a person adds to the nodes that kubectl wrote.
+        yield {"kind": POOLS, POOLS: document[POOLS]}
+        document = {key: value for key, value in document.items() if key != POOLS}
+        if not document:
+            return
     if not isinstance(document, dict) or not isinstance(document.get("kind"), str):
         bad_input(f"{path} holds something that is not a Kubernetes object with a kind; remove it.")
     if document["kind"].endswith("List") and isinstance(document.get("items"), list):

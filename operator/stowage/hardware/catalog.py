@@ -20,13 +20,18 @@ _MIB: Final = 2**20
 _GIB: Final = 2**30
 _TERA: Final = 10**12
 _GIGA: Final = 10**9
-_ESTIMATES: Final = frozenset({"nvml-ratio", "common-log"})
+_ESTIMATES: Final = frozenset({"nvml-ratio", "nvml-ratio-large", "common-log", "oom-common"})
+_INTEGER_SHARE: Final = 0.017
+"""Integer operations for each 16-bit one of the matrix units where a row states none: the ratio of H100."""
 _NUMBERS: Final = (
     "nvml_memory_mib",
     "cuda_total_gib",
     "bf16_tflops",
     "fp16_tflops",
     "fp8_tflops",
+    "int8_tops",
+    "fp4_tflops",
+    "integer_tops",
     "memory_gb_per_second",
     "link_gb_per_second",
 )
@@ -103,6 +108,9 @@ def _gpu(row: Mapping[str, Any]) -> Gpu:
         memory_bytes_per_second=int(value["memory_gb_per_second"] * _GIGA),
         link=row["link"],
         link_bytes_per_second=int(value["link_gb_per_second"] * _GIGA),
+        int8_ops=_flops(value.get("int8_tops")),
+        fp4_flops=_flops(value.get("fp4_tflops")),
+        integer_ops=int(value.get("integer_tops", _INTEGER_SHARE * half) * _TERA),
         evidence=evidence,
     )
 

@@ -26,7 +26,9 @@ class Gpu:
     `name` is the product label that GPU feature discovery writes. `nvml_memory_bytes` is the driver's
     total, `cuda_total_bytes` what CUDA reports as total; `cuda_total_measured` says whether the latter was
     read from a real device or estimated from the former. `bf16_flops` is None on devices without bfloat16;
-    `fp16_flops` always holds. `link` names how devices of one node reach each other and
+    `fp16_flops` always holds; `fp8_flops`, `int8_ops` (operations per second) and `fp4_flops` are None where the
+    matrix units lack that format. `integer_ops` is what the ordinary units do in a second, which widen weights
+    of few bits. `link` names how devices of one node reach each other and
     `link_bytes_per_second` is its speed for one GPU in one direction. `evidence` has the origin of every
     number by its field name in the catalog.
     """
@@ -44,12 +46,27 @@ class Gpu:
     memory_bytes_per_second: int
     link: str
     link_bytes_per_second: int
-    evidence: Mapping[str, Evidence] = field(default_factory=dict)
+    int8_ops: int | None = None
+    fp4_flops: int | None = None
+    integer_ops: int = 0
+    evidence: Mapping[str, Evidence] = field(default_factory=dict, compare=False)
 
     @property
     def has_bf16(self) -> bool:
         """Whether the device computes in bfloat16."""
         return self.bf16_flops is not None
+
+    @property
+    def has_fast_link(self) -> bool:
+        """Whether devices of a node reach each other by a link of their own, not through the host's PCIe."""
+        return self.link.startswith(("NVLink", "Infinity Fabric"))
+
+    @property
+    def link_reach(self) -> int | None:
+        """How many devices the link joins where it does not join all of a node: bridges reach two or four."""
+        if "bridge" not in self.link:
+            return None
+        return 2 if "pairs" in self.link else 4
 
     @property
     def ridge_flops_per_byte(self) -> float:

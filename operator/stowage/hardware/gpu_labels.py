@@ -8,18 +8,26 @@ ends in a server that runs out of memory. Pure: it looks at labels and resource 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
 
 from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
 from stowage.hardware.catalog import catalog, find_gpu, nearest_names
 from stowage.hardware.gpu import Gpu
-from stowage.hardware.resources import Resources
+from stowage.hardware.gpu_identity import NVIDIA_GPU, GpuIdentity, GroupKey, LabelledNode, Sharing
+from stowage.hardware.gpu_sharing import on_request, sliced_or_shared
 
-NVIDIA_GPU: Final = "nvidia.com/gpu"
-_SHARED_GPU: Final = "nvidia.com/gpu.shared"
-_MIG_PREFIX: Final = "nvidia.com/mig-"
+__all__ = [
+    "NVIDIA_GPU",
+    "GpuIdentity",
+    "GroupKey",
+    "LabelledNode",
+    "Sharing",
+    "identify_gpus",
+    "on_request",
+]
+
 _PRODUCT: Final = "nvidia.com/gpu.product"
 _GKE: Final = "cloud.google.com/gke-accelerator"
 _KARPENTER: Final = ("karpenter.k8s.aws/", "eks.amazonaws.com/")
@@ -29,37 +37,10 @@ _OTHER_ACCELERATORS: Final[Mapping[str, str]] = {
     "aws.amazon.com/neuron": "AWS Neuron",
     "google.com/tpu": "Google TPU",
 }
-_NO_LABELS: Final[Mapping[str, str]] = {}
 _HOW_TO_LABEL: Final = (
     "Install GPU feature discovery, or label the node by hand: kubectl label node {node} "
     "nvidia.com/gpu.product=NVIDIA-L4 nvidia.com/gpu.count={count} (with its true product)."
 )
-
-
-@dataclass(frozen=True, slots=True)
-class GpuIdentity:
-    """The GPUs of one node: model, how many can be asked for, under which resource, and how that is known.
-
-    `total_memory_bytes` is what CUDA sees on one device. `node_selector` holds the labels that pick this
-    GPU model.
-    """
-
-    gpu: Gpu
-    count: int
-    resource_name: str
-    evidence: str
-    total_memory_bytes: int
-    node_selector: Mapping[str, str] = field(default_factory=lambda: _NO_LABELS)
-
-
-@dataclass(frozen=True, slots=True)
-class LabelledNode:
-    """What identification looks at: a node's name, labels, capacity and allocatable resources."""
-
-    name: str
-    labels: Mapping[str, str]
-    capacity: Resources
-    allocatable: Resources
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +67,7 @@ def identify_gpus(node: LabelledNode) -> GpuIdentity | Refusal | None:
 def _nvidia(node: LabelledNode) -> GpuIdentity | Refusal | None:
     offered = node.capacity.count(NVIDIA_GPU) or node.allocatable.count(NVIDIA_GPU)
     product = node.labels.get(_PRODUCT)
-    sliced = _sliced_or_shared(node)
+    sliced = sliced_or_shared(node)
     if sliced is not None:
         return sliced
     if not offered:
@@ -108,42 +89,6 @@ def _nvidia(node: LabelledNode) -> GpuIdentity | Refusal | None:
         ratio_total = claim.memory_mib * _MIB * claim.gpu.cuda_total_bytes // claim.gpu.nvml_memory_bytes
     return GpuIdentity(
         claim.gpu, node.allocatable.count(NVIDIA_GPU), NVIDIA_GPU, claim.evidence, ratio_total, claim.selector
-    )
-
-
-def _sliced_or_shared(node: LabelledNode) -> Refusal | None:
-    labels = node.labels
-    product = labels.get(_PRODUCT, "")
-    slices = sorted(
-        name for name, amount in node.capacity.extended.items() if name.startswith(_MIG_PREFIX) and amount
-    )
-    if "-MIG-INVALID" in product:
-        return _refuse(node, "has an invalid MIG configuration (some GPUs with MIG enabled, some without)")
-    if "-MIG-" in product or slices or labels.get("cloud.google.com/gke-gpu-partition-size"):
-        what = product if "-MIG-" in product else ", ".join(slices) or "partitioned GPUs"
-        return _refuse(
-            node, f"offers MIG slices ({what}); slices have no path to each other and are not planned with"
-        )
-    state = labels.get("nvidia.com/mig.config.state", "success")
-    if state != "success":
-        return _refuse(node, f"is being repartitioned (nvidia.com/mig.config.state={state})")
-    if _is_shared(node, product):
-        return _refuse(
-            node,
-            "shares its GPUs between pods (SharedGPU: time-slicing or MPS), so no pod has memory of its own",
-        )
-    return None
-
-
-def _is_shared(node: LabelledNode, product: str) -> bool:
-    labels = node.labels
-    strategy = labels.get("nvidia.com/gpu.sharing-strategy", "none")
-    return (
-        product.endswith("-SHARED")
-        or strategy not in ("none", "")
-        or (_integer(labels.get("nvidia.com/gpu.replicas")) or 1) > 1
-        or node.capacity.count(_SHARED_GPU) > 0
-        or bool(labels.get("cloud.google.com/gke-gpu-sharing-strategy"))
     )
 
 

@@ -5,7 +5,7 @@ Only effects that keep a pod off a node count: PreferNoSchedule is a wish, not a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -46,11 +46,10 @@ GPU_TOLERATION: Final = Toleration("nvidia.com/gpu", "Exists", "", "NoSchedule")
 """What every pod that asks for GPUs carries, since GPU nodes are commonly tainted with nvidia.com/gpu."""
 
 
-def untolerated(taints: Iterable[Taint], tolerations: Iterable[Toleration]) -> Taint | None:
+def untolerated(taints: Iterable[Taint], tolerations: Sequence[Toleration]) -> Taint | None:
     """Find the first taint that keeps the pod off the node, or None."""
-    known = tuple(tolerations)
     for taint in taints:
-        if taint.effect in _HARD_EFFECTS and not any(each.tolerates(taint) for each in known):
+        if taint.effect in _HARD_EFFECTS and not any(each.tolerates(taint) for each in tolerations):
             return taint
     return None
 
