@@ -1,0 +1,1 @@
+"""Forecasts against measured latencies of vLLM: reading cases, asking the estimator, scoring the answers."""
