@@ -20,6 +20,7 @@ from e2e.controlplane.cluster import Cluster
 _GROUPS = {
     "llmdeployments": "apis/stowage.dev/v1alpha1",
     "deployments": "apis/apps/v1",
+    "jobs": "apis/batch/v1",
     "replicasets": "apis/apps/v1",
     "poddisruptionbudgets": "apis/policy/v1",
     "podmonitors": "apis/monitoring.coreos.com/v1",

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from e2e.tinymodel import tokenizer
-from e2e.tinymodel.checkpoint import write_checkpoint
+from e2e.tinymodel.checkpoint import Content, write_checkpoint
 
 Shape = tuple[int, ...]
 
@@ -35,7 +35,9 @@ _BF16_BYTES = 2
 class TinyModel:
     """One tiny model. Sizes are named as in config.json; `ValueError` where no such model can exist.
 
-    `extra_config` is merged into config.json last (`{"standin": {…}}` steers the stand-in engine).
+    With `noise_permille` the weights are off by noise of so many thousandths of each tensor's spread: the same model,
+    only less exact, as a quantised one is. `extra_config` is merged into config.json last (`{"standin": {…}}` steers a
+    stand-in engine).
     """
 
     family: str = "llama"
@@ -50,6 +52,7 @@ class TinyModel:
     tie_word_embeddings: bool = False
     shards: int = 1
     seed: int = 0
+    noise_permille: int = 0
     extra_config: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -131,7 +134,8 @@ class TinyModel:
         write_json(directory / "generation_config.json", {"eos_token_id": tokenizer.END_TOKEN_ID})
         for name, content in tokenizer.files(self.max_position_embeddings).items():
             write_json(directory / name, content)
-        write_checkpoint(directory, self.tensors(), seed=self.seed, shards=self.shards)
+        content = Content(self.seed, self.noise_permille)
+        write_checkpoint(directory, self.tensors(), content, shards=self.shards)
 
     def _layer(self) -> dict[str, Shape]:
         layer: dict[str, Shape] = {"input_layernorm.weight": (self.hidden_size,)}

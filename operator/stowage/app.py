@@ -25,6 +25,7 @@ from stowage.feed.agent_http import AgentHttp
 from stowage.feed.discovery import guard_own_kind, wait_for_own_kind
 from stowage.feed.grants import Grants
 from stowage.feed.hub import Hub, Tools
+from stowage.feed.job_pods import JobPods
 from stowage.feed.kopf_feed import KopfFeed
 from stowage.feed.model_reader import ModelReader
 from stowage.feed.optional_watches import OptionalWatches
@@ -202,9 +203,11 @@ class Operator:
             resolutions=self._resolutions,
             reports=self._scraper.reports,
             options=self._settings.engine_options(),
+            pools=self._settings.node_pools(),
         )
         applier = Applier(self._client, self._store)
-        tools = Tools(reconcile, applier, self._recorder, self._queue, self._telemetry)
+        job_pods = JobPods(self._client, self._store)
+        tools = Tools(reconcile, applier, self._recorder, self._queue, self._telemetry, job_pods)
         return Hub(knowledge, tools, self._watchdog, self._settings.fan_out_interval)
 
 
@@ -266,6 +269,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the operator; gives the exit code: 0 after a signal, 1 after a failure, 2 for a bad setting."""
     try:
         settings = read_settings(sys.argv[1:] if arguments is None else arguments, os.environ)
+        settings.node_pools()
+        settings.price_table()
         set_up_logs(settings.log_format, settings.log_level)
     except (BadSetting, ValueError) as error:
         print(error, file=sys.stderr)

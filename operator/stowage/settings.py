@@ -17,6 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from stowage import __version__
+from stowage.feed.declared_pools import read_declared_pools
+from stowage.feed.price_file import PriceFileError, read_price_file
+from stowage.hardware.pool_file import PoolError
+from stowage.hardware.pools import Pool
+from stowage.planning.prices import Prices, default_prices
 from stowage.planning.result import DEFAULT_ENGINE_VERSION
 from stowage.world import EngineOptions
 
@@ -44,6 +49,10 @@ class Settings:
     gpu_image: str = _option("vllm/vllm-openai:v{version}", "default vLLM image for GPUs")
     cpu_image: str = _option("vllm/vllm-openai-cpu:v{version}", "default vLLM image for CPUs")
     hub_endpoint: str = _option("", "HF_ENDPOINT of the pods; default: the operator's own")
+    pools: str = _option("", "file that declares node pools which can grow, read at the start; default: none")
+    prices: str = _option(
+        "", "file with prices per GPU-hour, read at the start; default: built-in list prices"
+    )
     host: str = _option("", "address of the probe and metrics ports; default: all")
     health_port: int = _option(8081, "port of /healthz and /readyz")
     metrics_port: int = _option(8080, "port of /metrics")
@@ -73,7 +82,22 @@ class Settings:
             images={"GPU": self.gpu_image, "CPU": self.cpu_image},
             hub_endpoint=self.hub_endpoint or None,
             status_interval=timedelta(seconds=self.status_interval),
+            prices=self.price_table(),
         )
+
+    def price_table(self) -> Prices:
+        """The prices that plans are compared by; raises BadSetting."""
+        try:
+            return read_price_file(self.prices) if self.prices else default_prices()
+        except PriceFileError as error:
+            raise BadSetting(f"Setting prices: {error}") from error
+
+    def node_pools(self) -> tuple[Pool, ...]:
+        """The node pools that are declared; raises BadSetting."""
+        try:
+            return read_declared_pools(self.pools) if self.pools else ()
+        except PoolError as error:
+            raise BadSetting(f"Setting pools: {error}") from error
 
 
 def identity() -> str:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from stowage.api.refusal import Refusal
 from stowage.hardware.inventory import Inventory
+from stowage.planning.prices import Prices, default_prices
 from stowage_runtime.contract import CheckpointSummary, RuntimeReport
 
 
@@ -47,7 +48,8 @@ class ModelQuery:
 
     `inputs` is the digest of the spec fields that planning depends on: a moving tag is resolved once per digest, so
     that scaling never changes the commit. `inspection_pod` names the pod that has to read the model (a credential or
-    a volume is needed), `config_map` the ConfigMap that holds it.
+    a volume is needed), `config_map` the ConfigMap that holds it. `alternatives` are sources of lossy checkpoints that
+    the spec allows: they are read as well, and one that cannot be read is left out.
     """
 
     key: Key
@@ -56,6 +58,7 @@ class ModelQuery:
     revision: str | None = None
     inspection_pod: str | None = None
     config_map: str | None = None
+    alternatives: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +68,10 @@ class ModelPending:
 
 @dataclass(frozen=True, slots=True)
 class ModelResolved:
-    """The model's configuration and checkpoint summary, at a commit."""
+    """The model's configuration and checkpoint summary, at a commit, and those of the alternatives by source."""
 
     summary: CheckpointSummary
+    alternatives: Mapping[str, CheckpointSummary | Refusal] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +108,7 @@ class EngineOptions:
     """Operator-wide settings that decisions depend on.
 
     `agent_image` holds the agent's zipapp; `images` maps a hardware class (GPU, CPU) to the default vLLM image
-    with `{version}` in it; `hub_endpoint` is handed to pods as HF_ENDPOINT when set.
+    with `{version}` in it; `hub_endpoint` is handed to pods as HF_ENDPOINT when set. Plans are compared by `prices`.
     """
 
     agent_image: str
@@ -113,6 +117,7 @@ class EngineOptions:
     hub_endpoint: str | None = None
     status_interval: timedelta = timedelta(seconds=60)
     utilization_step: int = 5
+    prices: Prices = field(default_factory=default_prices)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +127,8 @@ class World:
     `resource` is the LLMDeployment as stored (None once it is gone). `children` holds the live objects that carry
     our labels for this key, ReplicaSets and inspection pods included; `pods` its server pods, whole. `inventory` has
     the unbound demand of every other LLMDeployment already taken off. `ahead` names older LLMDeployments that still
-    wait for their first verdict. `taken` says, for names that a foreign object holds, whose they are; `refused` why the
-    API server refused what was last applied.
+    wait for their first verdict. `ended_pod` is the newest server pod that its node rejected or evicted. `taken` says,
+    for names that a foreign object holds, whose they are; `refused` why the API server refused what was last applied.
     """
 
     key: Key
@@ -138,6 +143,7 @@ class World:
     installed_kinds: frozenset[str] = frozenset()
     taken: Mapping[ObjectRef, str] = field(default_factory=dict)
     refused: str | None = None
+    ended_pod: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,13 +73,16 @@ class Agent:
     def run(self) -> int:
         """Live; returns the exit code of the container."""
         try:
-            self._start()
+            self.start()
             while True:
                 self._watch_once()
         except StopRequested:
-            return self._stop()
+            self._processes.ignore_stop()
+            self._around.log("asked to stop")
+            self.end()
+            return 0
         except EngineEnded as ended:
-            return self._fail(self._explain(ended))
+            return self._fail(self.explain(ended))
         except AgentFailure as failure:
             return self._fail(failure.termination)
         except Exception as error:
@@ -89,7 +92,18 @@ class Agent:
         finally:
             self._processes.end_all()
 
-    def _start(self) -> None:
+    @property
+    def client(self) -> EngineClient:
+        """Asks the engine of this agent."""
+        return self._client
+
+    @property
+    def engine_kind(self) -> str:
+        """What answers, once it has been started: ``vllm`` or ``simulated``."""
+        return self._kind[0] or "vllm"
+
+    def start(self) -> None:
+        """Check, fetch, start and prove; raises AgentFailure, EngineEnded and StopRequested."""
         spec, around = self._spec, self._around
         env = base_environment(spec, around.environment)
         preflight = Preflight(self._processes, env)
@@ -188,7 +202,8 @@ class Agent:
     def _last_lines(self) -> list[str]:
         return self._pump.last_lines() if self._pump is not None else []
 
-    def _explain(self, ended: EngineEnded) -> Termination:
+    def explain(self, ended: EngineEnded) -> Termination:
+        """Say why the engine has ended by itself, from its last lines."""
         if self._pump is not None:
             # A child of the engine may hold its output open: end the session first, then read to the end.
             if self._engine is not None:
@@ -197,18 +212,16 @@ class Agent:
         stage = stage_of(self._engine_log.lines_seen(), self._state.was_serving)
         return classify_exit(self._last_lines(), ended.returncode, self._spec.engine.version, stage)
 
-    def _stop(self) -> int:
-        self._processes.ignore_stop()
+    def end(self) -> None:
+        """Drain the engine and end it within the drain time-out; what is left of it is killed."""
         self._processes.watch(None)
         serving = self._state.was_serving
         self._state.enter("Draining")
-        self._around.log("asked to stop")
         if self._engine is not None:
             drain = Drain(self._processes, self._client, self._around.log)
             drain.end(self._engine, self._spec.drain_timeout_seconds, serving)
             if self._pump is not None:
                 self._pump.finish(_LAST_WORDS_SECONDS)
-        return 0
 
     def _fail(self, termination: Termination) -> int:
         self._processes.ignore_stop()

@@ -1,4 +1,4 @@
-"""The agent's command line: ``run`` starts an engine, ``inspect`` summarises a checkpoint.
+"""The agent's command line: ``run`` starts an engine, ``inspect`` summarises a checkpoint, ``accuracy`` compares two.
 
 Commands that begin with an underscore are the agent's own children. Everything that goes wrong before an
 engine runs also ends in a termination message, with a reason from the documented table.
@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
+from stowage_runtime.accuracy.command import check_accuracy
 from stowage_runtime.agent import Agent, Surroundings
 from stowage_runtime.agent_log import AgentLog
 from stowage_runtime.contract import CheckpointSummary, ContractError, LaunchSpec
@@ -60,7 +61,12 @@ def _parser() -> argparse.ArgumentParser:
         "--ttl", type=float, default=_DEFAULT_TTL_SECONDS, help="seconds to wait for a reader"
     )
     inspect.set_defaults(function=_inspect)
-    for command in (run, inspect):
+    accuracy = commands.add_parser(
+        "accuracy", help="compare a candidate with a baseline on prompts, and report the loss"
+    )
+    accuracy.add_argument("--spec", required=True, help="the AccuracyCheck as a JSON file")
+    accuracy.set_defaults(function=lambda options: check_accuracy(options.spec, _surroundings(options)))
+    for command in (run, inspect, accuracy):
         command.add_argument("--termination-log", default=DEFAULT_PATH)
     _add_own_children(commands)
     return parser

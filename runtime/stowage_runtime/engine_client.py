@@ -64,6 +64,10 @@ class EngineClient:
         if not isinstance(choices, list) or not choices or not isinstance(generated, int) or generated < 1:
             raise EngineRequestError(f"the answer holds no generated token: {json.dumps(answer)[:300]}", 200)
 
+    def ask(self, path: str, body: dict[str, Any], timeout_seconds: float) -> dict[str, Any]:
+        """Send a JSON body and return the object that comes back; raises EngineRequestError."""
+        return self._json(path, body, timeout_seconds)
+
     def _json(self, path: str, body: dict[str, Any] | None, timeout_seconds: float) -> dict[str, Any]:
         content = self._request(path, body, timeout_seconds)
         try:

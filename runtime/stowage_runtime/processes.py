@@ -90,6 +90,10 @@ class Processes:
         """From now on a stop signal changes nothing, since stopping has begun."""
         self._stop_raises = False
 
+    def heed_stop(self) -> None:
+        """Let a stop signal interrupt again, also one that came meanwhile."""
+        self._stop_raises = True
+
     def watch(self, engine: subprocess.Popen[bytes] | None) -> None:
         """Let every pause raise EngineEnded once this child has ended."""
         self._engine = engine

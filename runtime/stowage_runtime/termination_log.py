@@ -31,9 +31,13 @@ class TerminationLog:
         }
         clean = dataclasses.replace(termination, message=self._redact(termination.message), details=details)
         self._log(f"ending: {clean.reason}: {clean.message}")
+        self.write_line(clean.to_line())
+        return clean
+
+    def write_line(self, line: str) -> None:
+        """Leave one line behind that is not a failure: what a container was made to find out."""
         try:
             with open(self._path, "w", encoding="utf-8") as file:
-                file.write(clean.to_line() + "\n")
+                file.write(self._redact(line) + "\n")
         except OSError as error:
             self._log(f"the termination message could not be written to {self._path}: {error}")
-        return clean

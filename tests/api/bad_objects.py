@@ -202,6 +202,17 @@ BAD_OBJECTS = [
         "must be a percentage such as 1% or 0.5%",
     ),
     bad(
+        "an accuracy drop of nothing",
+        {
+            "precision": {
+                "policy": "FourBit",
+                "accuracy": {"promptsRef": {"configMap": "p"}, "maxDrop": "0.0%"},
+            }
+        },
+        "spec.precision.accuracy.maxDrop",
+        "must be above 0%",
+    ),
+    bad(
         "a KV cache precision with punctuation",
         {"precision": {"kvCache": "fp8-e4m3"}},
         "spec.precision.kvCache",

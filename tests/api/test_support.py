@@ -25,27 +25,16 @@ def spec_with(**changes: Any) -> LLMDeploymentSpec:
 
 REFUSED: list[tuple[str, dict[str, Any]]] = [
     ("model.source", {"model": {"source": "s3://bucket/model"}}),
-    ("workload.requestsPerSecond", {"workload": {"requestsPerSecond": 4}}),
-    ("objectives.ttft", {"objectives": {"ttft": "2s"}}),
-    ("objectives.tpot", {"objectives": {"tpot": "50ms"}}),
-    ("objectives.percentile", {"objectives": {"percentile": 90}}),
-    ("objectives.priority", {"objectives": {"priority": "Latency"}}),
-    ("precision.policy", {"precision": {"policy": "FourBit", "accuracy": ACCURACY}}),
-    ("precision.kvCache", {"precision": {"kvCache": "fp8"}}),
     (
         "precision.alternatives",
         {
             "precision": {
                 "policy": "EightBit",
                 "accuracy": ACCURACY,
-                "alternatives": [{"source": "hf://a/c"}],
+                "alternatives": [{"source": "pvc://claim/c"}],
             }
         },
     ),
-    ("precision.accuracy", {"precision": {"accuracy": ACCURACY}}),
-    ("parallelism.pipeline", {"parallelism": {"pipeline": 2}}),
-    ("parallelism.data", {"parallelism": {"data": 2}}),
-    ("parallelism.expertParallel", {"parallelism": {"expertParallel": "Enabled"}}),
     ("engine.loraAdapters", {"engine": {"loraAdapters": [{"name": "a", "source": "hf://a/lora"}]}}),
     ("engine.speculative", {"engine": {"speculative": {"method": "ngram", "numSpeculativeTokens": 2}}}),
     ("scaling.mode", {"scaling": {"mode": "Native", "maxReplicas": 3}}),
@@ -96,6 +85,29 @@ def test_the_table_of_cases_covers_every_row() -> None:
                 }
             },
             id="pins of the engine",
+        ),
+        pytest.param(
+            {
+                "workload": {"requestsPerSecond": 4.5},
+                "objectives": {"ttft": "2s", "tpot": "50ms", "percentile": 90},
+            },
+            id="a rate and objectives",
+        ),
+        pytest.param({"objectives": {"priority": "Throughput"}}, id="another priority"),
+        pytest.param(
+            {
+                "precision": {
+                    "policy": "FourBit",
+                    "kvCache": "fp8",
+                    "accuracy": ACCURACY,
+                    "alternatives": [{"source": "hf://a/c"}],
+                }
+            },
+            id="lossy precision with its check",
+        ),
+        pytest.param(
+            {"parallelism": {"pipeline": 2, "data": 2, "expertParallel": "Enabled"}},
+            id="every kind of parallelism",
         ),
         pytest.param({"hardware": {"class": "CPU"}, "rollout": {"strategy": "InPlace"}}, id="the CPU class"),
         pytest.param(

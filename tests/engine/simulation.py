@@ -115,6 +115,7 @@ class Simulation:
     ahead: tuple[Key, ...] = ()
     taken: dict[ObjectRef, str] = field(default_factory=dict)
     refused: str | None = None
+    ended_pod: dict[str, Any] | None = None
     installed_kinds: frozenset[str] = frozenset()
     children: dict[ObjectRef, dict[str, Any]] = field(default_factory=dict)
     pods: list[dict[str, Any]] = field(default_factory=list)
@@ -157,6 +158,7 @@ class Simulation:
             installed_kinds=self.installed_kinds,
             taken=dict(self.taken),
             refused=self.refused,
+            ended_pod=copy.deepcopy(self.ended_pod),
         )
 
     def edit(self, **spec: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -153,7 +154,7 @@ def test_an_impossible_edit_leaves_the_old_plan_serving_and_says_why() -> None:
 def test_an_unsupported_edit_leaves_the_old_plan_serving() -> None:
     sim = Simulation()
     sim.serve()
-    sim.edit(workload={"requestsPerSecond": 4.0})
+    sim.edit(scaling={"mode": "Native", "maxReplicas": 3})
     sim.settle()
     assert sim.condition("Accepted")[:2] == ("False", "NotSupported")
     assert sim.condition("Available")[0] == "True"
@@ -622,3 +623,47 @@ def test_a_replica_on_a_lost_node_is_told_as_such() -> None:
     sim.nodes[0]["status"]["conditions"] = [{"type": "Ready", "status": "Unknown"}]
     sim.settle()
     assert sim.condition("Degraded")[:2] == ("True", "NodeLost")
+
+
+def _ended(sim: Simulation, reason: str, *, ran: bool) -> dict[str, Any]:
+    states = [{"name": "engine", "state": {"terminated": {"exitCode": 137}}}] if ran else []
+    return {
+        "metadata": {"name": "llama-gone", "uid": "gone", "labels": {}},
+        "spec": {"nodeName": "gpu-0"},
+        "status": {
+            "phase": "Failed",
+            "reason": reason,
+            "message": "as the kubelet says",
+            "startTime": sim.now.isoformat(),
+            "containerStatuses": states,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("word", "ran", "reason", "minutes"),
+    [
+        pytest.param("UnexpectedAdmissionError", False, "Unschedulable", 10, id="its node rejects it"),
+        pytest.param("Evicted", True, "Evicted", 2, id="its node evicts it"),
+    ],
+)
+def test_why_a_pod_ended_is_told_while_it_is_news(word: str, ran: bool, reason: str, minutes: int) -> None:
+    sim = Simulation()
+    sim.serve()
+    sim.run_pods(ready=False)
+    sim.ended_pod = _ended(sim, word, ran=ran)
+    sim.settle()
+    status, found, message = sim.condition("Ready")
+    assert (status, found) == ("False", reason)
+    assert "as the kubelet says" in message
+    sim.now += timedelta(minutes=minutes)
+    sim.settle()
+    assert sim.condition("Ready")[1] != reason
+
+
+def test_the_end_of_a_pod_is_no_news_once_every_replica_serves() -> None:
+    sim = Simulation()
+    sim.serve()
+    sim.ended_pod = _ended(sim, "Evicted", ran=True)
+    sim.settle()
+    assert sim.condition("Ready")[:2] == ("True", "Serving")

@@ -361,6 +361,28 @@ def test_an_ended_inspection_pod_is_seen_although_the_watch_hides_it() -> None:
     assert phases[-1] == ["Failed"]
 
 
+def test_a_server_pod_that_its_node_rejects_is_seen_although_the_watch_hides_it() -> None:
+    seen: list[tuple[int, str | None]] = []
+
+    def engine(world: World, now: datetime) -> Outcome:
+        ended = world.ended_pod
+        seen.append((len(world.pods), None if ended is None else ended["status"]["phase"]))
+        return Outcome()
+
+    failed = pod("llama-x", 8, own="llama", phase="Failed")
+
+    async def scenario() -> None:
+        rig = Rig(engine, failed)
+        rig.know(llm(), pod("llama-x", 5, own="llama"))
+        await rig.work(1.0)
+        rig.hub.observe(POD, {**failed, "status": {"phase": "Pending"}}, deleted=True)
+        await rig.work(1.0)
+
+    run(scenario())
+    assert seen[0] == (1, None)
+    assert seen[-1] == (0, "Failed")
+
+
 def test_work_that_is_due_at_once_lets_others_have_a_turn() -> None:
     """Nothing of this waits for a network, so only the worker itself can give the event loop back."""
     calls = 0

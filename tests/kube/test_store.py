@@ -274,3 +274,15 @@ def test_pods_of_ours_outside_of_the_namespaces_that_are_served_are_foreign() ->
     store.observe(POD, pod("llama-1", node="n1", gpus=2, own="llama"))
     assert store.owners() == (KEY,)
     assert len(list(store.bound_usages())) == 2
+
+
+def test_of_server_pods_that_have_ended_the_newest_is_kept_and_none_serves() -> None:
+    store = Store()
+    for number in range(5):
+        failed = pod(f"llama-{number}", 10 + number, own="llama", phase="Failed")
+        store.observe(POD, {**failed, "metadata": {**failed["metadata"], "uid": f"uid-{number}"}})
+    assert store.server_pods(KEY) == ()
+    assert [ref.name for ref in store.ended(KEY)] == ["llama-4"]
+    ended = store.ended_server_pod(KEY)
+    assert ended is not None
+    assert ended["metadata"]["name"] == "llama-4"

@@ -81,6 +81,12 @@ class Reason(StrEnum):
     INSUFFICIENT_NODE_RESOURCES = "InsufficientNodeResources"
     QUOTA_EXCEEDED = "QuotaExceeded"
     PLAN_NO_LONGER_FITS = "PlanNoLongerFits"
+    OBJECTIVES_NOT_MET = "ObjectivesNotMet"
+    OBJECTIVES_BELOW_FLOOR = "ObjectivesBelowFloor"
+    ACCURACY_CHECK_PENDING = "AccuracyCheckPending"
+    ACCURACY_CHECK_FAILED = "AccuracyCheckFailed"
+    ACCURACY_CHECK_INCONCLUSIVE = "AccuracyCheckInconclusive"
+    INVALID_PROMPTS = "InvalidPrompts"
     # Bringing pods to the plan
     ROLLING_OUT = "RollingOut"
     REPLACING_IN_PLACE = "ReplacingInPlace"

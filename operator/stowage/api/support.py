@@ -10,12 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from stowage.api.v1alpha1 import LLMDeploymentSpec, PrecisionPolicy, ScalingMode, Toggle
+from stowage.api.v1alpha1 import LLMDeploymentSpec, ScalingMode
 
 SUPPORTED_SCHEMES: Final = ("hf", "pvc")
-
-SUPPORTED_KV_CACHE_DTYPES: Final = ("Auto", "auto", "bfloat16", "float16")
-"""Values of precision.kvCache that the memory model knows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +38,6 @@ def _is_empty(value: Any) -> bool:
     return not value
 
 
-def _is_one_or_unset(value: Any) -> bool:
-    return value in (None, 1)
-
-
 _TABLE: Final = (
     _Row(
         "model.source",
@@ -53,64 +46,12 @@ _TABLE: Final = (
         lambda source: source.partition("://")[0] in SUPPORTED_SCHEMES,
     ),
     _Row(
-        "workload.requestsPerSecond",
-        lambda spec: spec.workload.requests_per_second,
-        "size by workload.concurrencyPerReplica and set replicas",
-    ),
-    _Row("objectives.ttft", lambda spec: spec.objectives.ttft, "remove it: latency is not predicted yet"),
-    _Row("objectives.tpot", lambda spec: spec.objectives.tpot, "remove it: latency is not predicted yet"),
-    _Row(
-        "objectives.percentile",
-        lambda spec: spec.objectives.percentile,
-        "remove it: latency is not predicted yet",
-        lambda percentile: percentile == 95,
-    ),
-    _Row(
-        "objectives.priority",
-        lambda spec: spec.objectives.priority.value,
-        "use Cost, which takes the fewest GPUs",
-        lambda priority: priority == "Cost",
-    ),
-    _Row(
-        "precision.policy",
-        lambda spec: spec.precision.policy.value,
-        "use Checkpoint: nothing lossy is chosen yet",
-        lambda policy: policy == PrecisionPolicy.CHECKPOINT,
-    ),
-    _Row(
-        "precision.kvCache",
-        lambda spec: spec.precision.kv_cache,
-        f"use one of {', '.join(SUPPORTED_KV_CACHE_DTYPES)}",
-        lambda dtype: dtype in SUPPORTED_KV_CACHE_DTYPES,
-    ),
-    _Row(
         "precision.alternatives",
-        lambda spec: [alternative.source for alternative in spec.precision.alternatives],
-        "remove it: lossy checkpoints are not chosen yet",
+        lambda spec: [
+            each.source for each in spec.precision.alternatives if not each.source.startswith("hf://")
+        ],
+        "use checkpoints from hf://, which the operator can read by itself",
         _is_empty,
-    ),
-    _Row(
-        "precision.accuracy",
-        lambda spec: spec.precision.accuracy and spec.precision.accuracy.max_drop,
-        "remove it: accuracy is not checked yet",
-    ),
-    _Row(
-        "parallelism.pipeline",
-        lambda spec: spec.parallelism.pipeline,
-        "use parallelism.tensor on one node",
-        _is_one_or_unset,
-    ),
-    _Row(
-        "parallelism.data",
-        lambda spec: spec.parallelism.data,
-        "set replicas to run more engines",
-        _is_one_or_unset,
-    ),
-    _Row(
-        "parallelism.expertParallel",
-        lambda spec: spec.parallelism.expert_parallel.value,
-        "use Auto or Disabled",
-        lambda toggle: toggle != Toggle.ENABLED,
     ),
     _Row(
         "engine.loraAdapters",

@@ -51,6 +51,25 @@ def ready_since(pod: Pod) -> datetime | None:
     return None
 
 
+def ended_at(pod: Pod) -> datetime:
+    """When a pod that has ended was last heard of."""
+    status = _status(pod)
+    times = [item.get("lastTransitionTime") for item in status.get("conditions") or ()]
+    known = [
+        text for text in (*times, status.get("startTime"), pod["metadata"].get("creationTimestamp")) if text
+    ]
+    return datetime.fromisoformat(max(known).replace("Z", "+00:00"))
+
+
+def has_run(pod: Pod) -> bool:
+    """Whether any container of the pod was ever started; its node rejected it otherwise."""
+    return any(
+        state.get("running") or state.get("terminated")
+        for status in _container_statuses(pod)
+        for state in (status.get("state") or {}, status.get("lastState") or {})
+    )
+
+
 def is_bound(pod: Pod) -> bool:
     """Whether the pod holds, or still holds, resources of a node."""
     return bool(pod.get("spec", {}).get("nodeName")) and _status(pod).get("phase") not in (

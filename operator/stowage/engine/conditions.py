@@ -97,6 +97,11 @@ def _idle_verdicts(decision: Decision) -> Verdicts:
 
 def _serving_verdicts(situation: Situation, decision: Decision, serving: Serving) -> Verdicts:
     external = "spec.replicas is obeyed, whoever writes it."
+    if serving.wanted > situation.replicas:
+        external = (
+            f"spec.workload.requestsPerSecond takes {serving.wanted} replicas, more than the {situation.replicas} of "
+            "spec.replicas; above that, spec.replicas is obeyed, whoever writes it."
+        )
     return Verdicts(
         progressing=_progressing(situation, serving),
         available=_available(serving),

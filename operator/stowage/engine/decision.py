@@ -10,6 +10,8 @@ from typing import Any
 from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
 from stowage.api.v1alpha1 import LLMDeploymentSpec
+from stowage.engine.accuracy import AccuracyStep
+from stowage.engine.accuracy_step import checked
 from stowage.engine.inputs import plan_inputs
 from stowage.engine.model_step import ModelStep, resolve_model
 from stowage.engine.plan_step import PlanStep, keep_plan, make_plan, plan_in_force_fits
@@ -25,7 +27,8 @@ class Decision:
     """What was decided.
 
     `target` is what the replicas are made from: the new plan, the plan in force where the new spec cannot be fulfilled,
-    or None. `status_plan` is what `status.plan` shows. `query` is the model question that is still open.
+    or None. `status_plan` is what `status.plan` shows. `query` is the model question that is still open. `accuracy` is
+    None where nothing is known about a lossy plan, so that what is remembered of one stays as it is.
     """
 
     accepted: Verdict
@@ -34,6 +37,7 @@ class Decision:
     status_plan: Mapping[str, Any] | None = None
     query: ModelQuery | None = None
     retry_at: datetime | None = None
+    accuracy: AccuracyStep | None = None
 
     @property
     def is_final(self) -> bool:
@@ -41,27 +45,45 @@ class Decision:
         return self.planned.status is not None or self.accepted.status is False
 
 
-def decide(situation: Situation) -> Decision:
+def decide(situation: Situation, now: datetime) -> Decision:
     """Accept, resolve and plan; whatever fails leaves the plan in force serving."""
     spec = situation.spec
     if isinstance(spec, Refusal):
         return _unaccepted(situation, Verdict.refused(spec))
-    decision = _decide_valid(situation, spec)
+    decision = _decide_valid(situation, spec, now)
     if situation.world.taken:
         # The objects stay wanted, so that the shell looks again whether the name has become free.
         return replace(decision, accepted=_name_taken(situation))
     return decision
 
 
-def _decide_valid(situation: Situation, spec: LLMDeploymentSpec) -> Decision:
+def _decide_valid(situation: Situation, spec: LLMDeploymentSpec, now: datetime) -> Decision:
     inputs = plan_inputs(spec)
     if plan_in_force_fits(situation, inputs):
-        valid = Verdict(True, Reason.VALID, f"{spec.model.source} is supported.")
-        return _planned(situation, spec, valid, keep_plan(situation))
+        return _kept(situation, spec, inputs, now)
     model = resolve_model(situation, spec, inputs)
     if model.profile is None:
         return _unaccepted(situation, model.verdict, model)
-    return _planned(situation, spec, model.verdict, make_plan(situation, spec, model.profile))
+    step = make_plan(situation, spec, model.profile, model)
+    return _planned(situation, spec, model.verdict, *checked(situation, spec, step, now))
+
+
+def _kept(situation: Situation, spec: LLMDeploymentSpec, inputs: str, now: datetime) -> Decision:
+    """The plan in force stays; a lossy plan that failed its check may have a successor, which is looked for once."""
+    valid = Verdict(True, Reason.VALID, f"{spec.model.source} is supported.")
+    kept = keep_plan(situation)
+    step, accuracy = checked(situation, spec, kept, now)
+    if not accuracy.failed or situation.world.ahead:
+        return _planned(situation, spec, valid, step, accuracy)
+    model = resolve_model(situation, spec, inputs)
+    if model.profile is not None:
+        known = replace(situation, accuracy=accuracy.record)
+        successor = make_plan(known, spec, model.profile, model).contender
+        known = replace(situation, accuracy=replace(accuracy.record, contender=successor))
+        step, following = checked(known, spec, replace(kept, contender=successor), now)
+        accuracy = replace(following, events=(*accuracy.events, *following.events))
+    decision = _planned(situation, spec, valid, step, accuracy)
+    return replace(decision, query=model.query, retry_at=model.retry_at)
 
 
 def _unaccepted(situation: Situation, verdict: Verdict, model: ModelStep | None = None) -> Decision:
@@ -84,15 +106,21 @@ def _unaccepted(situation: Situation, verdict: Verdict, model: ModelStep | None 
     )
 
 
-def _planned(situation: Situation, spec: LLMDeploymentSpec, accepted: Verdict, step: PlanStep) -> Decision:
+def _planned(
+    situation: Situation,
+    spec: LLMDeploymentSpec,
+    accepted: Verdict,
+    step: PlanStep,
+    accuracy: AccuracyStep | None,
+) -> Decision:
     record = situation.in_force
     if step.plan is None:
         shown = record.status_plan if record and step.status_plan is None else step.status_plan
-        return Decision(accepted, step.verdict, target=record, status_plan=shown)
+        return Decision(accepted, step.verdict, target=record, status_plan=shown, accuracy=accuracy)
     if spec.mode == "Plan":
-        return Decision(accepted, step.verdict, status_plan=step.status_plan)
+        return Decision(accepted, step.verdict, status_plan=step.status_plan, accuracy=accuracy)
     target = make_target(situation, spec, step.plan, step.status_plan or {})
-    return Decision(accepted, step.verdict, target, step.status_plan)
+    return Decision(accepted, step.verdict, target, step.status_plan, accuracy=accuracy)
 
 
 def _name_taken(situation: Situation) -> Verdict:

@@ -14,6 +14,7 @@ from stowage.engine.situation import Situation
 from stowage.engine.verdict import Verdict
 from stowage.model.config_json import read_profile
 from stowage.model.profile import ModelProfile
+from stowage.planning.lossy import LossyOption
 from stowage.render.inspection_pod import inspection_pod_name
 from stowage.world import ModelFailed, ModelQuery, ModelResolved
 
@@ -22,12 +23,17 @@ _COMMIT = re.compile("[0-9a-f]{40}")
 
 @dataclass(frozen=True, slots=True)
 class ModelStep:
-    """The profile once it is known, else the verdict so far; `query` is what the shell should (go on to) resolve."""
+    """The profile once it is known, else the verdict so far; `query` is what the shell should (go on to) resolve.
+
+    `alternatives` are the lossy checkpoints that the spec allows; `left_out` says which of them cannot be read.
+    """
 
     verdict: Verdict
     profile: ModelProfile | None = None
     query: ModelQuery | None = None
     retry_at: datetime | None = None
+    alternatives: tuple[LossyOption, ...] = ()
+    left_out: tuple[str, ...] = ()
 
 
 def model_query(situation: Situation, spec: LLMDeploymentSpec, inputs: str) -> ModelQuery:
@@ -43,6 +49,7 @@ def model_query(situation: Situation, spec: LLMDeploymentSpec, inputs: str) -> M
         revision=_revision(situation, spec, inputs),
         inspection_pod=inspection_pod_name(situation.name, inputs) if by_pod else None,
         config_map=model.config_ref.config_map if model.config_ref else None,
+        alternatives=tuple(sorted(each.source for each in spec.precision.alternatives)),
     )
 
 
@@ -59,7 +66,10 @@ def resolve_model(situation: Situation, spec: LLMDeploymentSpec, inputs: str) ->
         if unpinned is not None:
             return ModelStep(Verdict.refused(unpinned))
         message = f"{profile.architecture} {spec.model.source} at {profile.revision or 'the volume'}."
-        return ModelStep(Verdict(True, Reason.VALID, message), profile)
+        options, left_out = _options(state)
+        return ModelStep(
+            Verdict(True, Reason.VALID, message), profile, alternatives=options, left_out=left_out
+        )
     if isinstance(state, ModelFailed):
         verdict = Verdict.refused(state.refusal)
         return ModelStep(verdict, query=query if state.retry_at else None, retry_at=state.retry_at)
@@ -68,10 +78,23 @@ def resolve_model(situation: Situation, spec: LLMDeploymentSpec, inputs: str) ->
     return ModelStep(Verdict(None, Reason.RESOLVING_MODEL, message), query=query)
 
 
+def _options(state: ModelResolved) -> tuple[tuple[LossyOption, ...], tuple[str, ...]]:
+    """The checkpoints that may be served instead, and a sentence for each that cannot."""
+    options, left_out = [], []
+    for source, found in sorted(state.alternatives.items()):
+        profile = found if isinstance(found, Refusal) else read_profile(found)
+        if isinstance(profile, Refusal):
+            left_out.append(f"The alternative {source} is left out: {profile.message}")
+        else:
+            options.append(LossyOption(source, profile))
+    return tuple(options), tuple(left_out)
+
+
 def _revision(situation: Situation, spec: LLMDeploymentSpec, inputs: str) -> str | None:
     """The user's revision; the commit in force where the plan has to be made anew for the same inputs."""
     record = situation.in_force
-    if record is not None and spec.model.scheme == "hf" and plan_inputs(record.spec) == inputs:
+    own = record is not None and record.plan.model_source in (None, spec.model.source)
+    if record is not None and own and spec.model.scheme == "hf" and plan_inputs(record.spec) == inputs:
         return record.plan.model_revision
     return spec.model.revision
 

@@ -7,12 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from stowage.api.v1alpha1 import LLMDeploymentSpec
+from stowage.engine.accuracy import unneeded_jobs
+from stowage.engine.accuracy_record import AccuracyRecord
+from stowage.engine.decision import Decision
 from stowage.engine.inputs import recorded_spec
 from stowage.engine.record import InForce
 from stowage.engine.rollout import Rollout
 from stowage.engine.situation import Situation
 from stowage.render import names
-from stowage.render.config_map import launch_config_map, launch_config_map_name
+from stowage.render.config_map import accuracy_record_map, launch_config_map, launch_config_map_name
 from stowage.render.deployment import deployment, rolling_update
 from stowage.render.inspection_pod import inspection_pod
 from stowage.render.pdb import pod_disruption_budget
@@ -21,18 +24,24 @@ from stowage.render.service import service
 from stowage.world import ModelQuery, ObjectRef
 
 
-def serving_objects(situation: Situation, target: InForce, rollout: Rollout) -> tuple[Mapping[str, Any], ...]:
+def serving_objects(
+    situation: Situation, target: InForce, rollout: Rollout, decision: Decision
+) -> tuple[Mapping[str, Any], ...]:
     """The objects of a serving LLMDeployment; what others refer to comes first."""
     resource = situation.resource
+    workload = deployment(
+        resource,
+        target.template,
+        replace(target, surge=rollout.surge).to_dict(recorded_spec(target.spec)),
+        rollout.replicas,
+        rolling_update(rollout.surge),
+    )
+    remembered = _accuracy_record(situation, decision)
+    if not remembered.is_empty:
+        workload["metadata"]["annotations"][names.ACCURACY_ANNOTATION] = remembered.to_json()
     objects = [
         launch_config_map(resource, target.launch),
-        deployment(
-            resource,
-            target.template,
-            replace(target, surge=rollout.surge).to_dict(recorded_spec(target.spec)),
-            rollout.replicas,
-            rolling_update(rollout.surge),
-        ),
+        workload,
         service(resource),
         pod_disruption_budget(resource),
     ]
@@ -56,13 +65,34 @@ def inspection_objects(
     return (inspection_pod(situation.resource, spec, situation.world.options, query.inputs),)
 
 
+def accuracy_objects(
+    situation: Situation, decision: Decision, *, has_workload: bool
+) -> tuple[Mapping[str, Any], ...]:
+    """The Job of a check that begins, and what is remembered where no workload object can carry it.
+
+    A Job is never changed once it exists, for the same reason as an inspection pod.
+    """
+    remembered = _accuracy_record(situation, decision)
+    objects = list(decision.accuracy.objects) if decision.accuracy is not None else []
+    if not has_workload and remembered.results:
+        objects.append(accuracy_record_map(situation.resource, remembered.to_json()))
+    return tuple(objects)
+
+
+def _accuracy_record(situation: Situation, decision: Decision) -> AccuracyRecord:
+    return decision.accuracy.record if decision.accuracy is not None else situation.accuracy
+
+
 def surplus_objects(
-    situation: Situation, wanted: tuple[Mapping[str, Any], ...], query: ModelQuery | None
+    situation: Situation, wanted: tuple[Mapping[str, Any], ...], decision: Decision
 ) -> tuple[ObjectRef, ...]:
-    """Our objects that nothing needs: unreferenced launch configurations and answered inspection pods."""
+    """Our objects that nothing needs: unreferenced configurations, answered inspection pods, pointless checks."""
     keep = _launch_names_in_use(situation) | {obj["metadata"]["name"] for obj in wanted}
     surplus = [ref for ref, _ in situation.children("ConfigMap") if ref.name not in keep]
-    wanted_pod = query.inspection_pod if query else None
+    if decision.accuracy is not None:
+        pointless = unneeded_jobs(situation, decision.accuracy.job)
+        surplus += [ref for ref, _ in situation.children("Job") if ref.name in pointless]
+    wanted_pod = decision.query.inspection_pod if decision.query else None
     surplus += [
         ref
         for ref, pod in situation.children("Pod")
@@ -78,7 +108,7 @@ def _launch_names_in_use(situation: Situation) -> set[str]:
         used.add(launch_config_map_name(situation.name, situation.in_force.launch))
     for ref, obj in situation.world.children.items():
         # Owned by the Deployment, not by us; an old one is what `kubectl rollout undo` goes back to.
-        if ref.kind == "ReplicaSet":
+        if ref.kind in ("ReplicaSet", "Job"):
             used.update(_mounted_config_maps(obj["spec"]["template"]["spec"]))
     if situation.deployment is not None:
         used.update(_mounted_config_maps(situation.deployment["spec"]["template"]["spec"]))

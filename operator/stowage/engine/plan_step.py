@@ -7,30 +7,40 @@ placed. A node that appears, a lost status or a newer operator never changes it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
-from stowage.api.v1alpha1 import LLMDeploymentSpec
+from stowage.api.v1alpha1 import AccuracyVerdict, LLMDeploymentSpec, PlanStatus
 from stowage.diagnosis.pod import is_bound
+from stowage.engine.accuracy import judged_keys
+from stowage.engine.accuracy_record import Contender
 from stowage.engine.inputs import plan_inputs
+from stowage.engine.model_step import ModelStep
 from stowage.engine.room import own_room, released_room
 from stowage.engine.situation import Situation
 from stowage.engine.verdict import Verdict
 from stowage.model.profile import ModelProfile
-from stowage.planning.explain import status_plan
+from stowage.planning.explain_status import status_plan
 from stowage.planning.placement import place_replicas
-from stowage.planning.plan import Plan, PlanRequest, plan
+from stowage.planning.plan import Plan, PlanRequest, PlanResult, plan
+
+_MOST_NOTES = 16
 
 
 @dataclass(frozen=True, slots=True)
 class PlanStep:
-    """The verdict, the plan if there is one, and what `status.plan` should show."""
+    """The verdict, the plan if there is one, and what `status.plan` should show.
+
+    `contender` is a lossy plan that waits for its accuracy check, `commit` that of the spec's own model.
+    """
 
     verdict: Verdict
     plan: Plan | None = None
     status_plan: Mapping[str, Any] | None = None
+    contender: Contender | None = None
+    commit: str = ""
 
 
 def plan_in_force_fits(situation: Situation, inputs: str) -> bool:
@@ -52,26 +62,60 @@ def keep_plan(situation: Situation) -> PlanStep:
         Verdict(True, Reason.FITS, str(record.status_plan.get("summary", ""))),
         record.plan,
         record.status_plan,
+        pending_contender(situation, plan_inputs(record.spec)),
+        record.plan.model_revision,
     )
 
 
-def make_plan(situation: Situation, spec: LLMDeploymentSpec, profile: ModelProfile) -> PlanStep:
+def pending_contender(situation: Situation, inputs: str) -> Contender | None:
+    """The lossy plan that was planned for these inputs and does not serve yet."""
+    contender, record = situation.accuracy.contender, situation.in_force
+    if contender is None or contender.inputs != inputs:
+        return None
+    serves = record is not None and record.plan.accuracy_key() == contender.plan.accuracy_key()
+    return None if serves else contender
+
+
+def make_plan(
+    situation: Situation, spec: LLMDeploymentSpec, profile: ModelProfile, model: ModelStep
+) -> PlanStep:
     """Plan on the snapshot, one LLMDeployment at a time in order of age."""
     if situation.world.ahead:
         message = f"Waits for the plan of {situation.world.ahead[0]}, which is older."
         return PlanStep(Verdict(None, Reason.RECONCILING, message))
+    commit = profile.revision or ""
     request = PlanRequest(
         spec=spec,
         profile=profile,
         replicas=max(1, situation.replicas),
         default_engine_version=situation.world.options.default_engine_version,
+        prices=situation.world.options.prices,
+        alternatives=model.alternatives,
+        passed=judged_keys(situation.accuracy, spec, commit, AccuracyVerdict.PASS),
+        failed=judged_keys(situation.accuracy, spec, commit, AccuracyVerdict.FAIL),
     )
     result = plan(request, released_room(situation))
-    shown = status_plan(result)
+    shown, contender = _with_notes(status_plan(result), model.left_out), _contender(result, spec)
     if result.plan is None:
         refusal = result.refusal or Refusal(Reason.INSUFFICIENT_GPUS, "No candidate fits.")
-        return PlanStep(_refused(situation, spec, refusal), status_plan=shown)
-    return PlanStep(Verdict(True, Reason.FITS, str(shown.get("summary", ""))), result.plan, shown)
+        return PlanStep(_refused(situation, spec, refusal), None, shown, contender, commit)
+    verdict = Verdict(True, Reason.FITS, str(shown.get("summary", "")))
+    return PlanStep(verdict, result.plan, shown, contender, commit)
+
+
+def _with_notes(shown: Mapping[str, Any], notes: tuple[str, ...]) -> Mapping[str, Any]:
+    """Put further notes before those of the plan."""
+    if not notes:
+        return shown
+    every = [*notes, *shown.get("notes", ())][:_MOST_NOTES]
+    return PlanStatus.model_validate({**shown, "notes": every}).within_limit().to_dict()
+
+
+def _contender(result: PlanResult, spec: LLMDeploymentSpec) -> Contender | None:
+    if result.contender is None:
+        return None
+    taken = replace(result, plan=result.contender, refusal=None, contender=None)
+    return Contender(plan_inputs(spec), result.contender, status_plan(taken))
 
 
 def _refused(situation: Situation, spec: LLMDeploymentSpec, refusal: Refusal) -> Verdict:

@@ -14,7 +14,7 @@ from typing import Any
 from stowage.api.refusal import Refusal
 from stowage.engine.decision import Decision, decide
 from stowage.engine.events import transition_events
-from stowage.engine.objects import inspection_objects, serving_objects, surplus_objects
+from stowage.engine.objects import accuracy_objects, inspection_objects, serving_objects, surplus_objects
 from stowage.engine.record import InForce
 from stowage.engine.rollout import Rollout, decide_rollout
 from stowage.engine.serving import read_serving
@@ -33,16 +33,17 @@ def reconcile(world: World, now: datetime) -> Outcome:
     if world.resource is None or world.resource["metadata"].get("deletionTimestamp"):
         return Outcome(planned=True)
     situation = read_situation(world, world.resource)
-    decision = decide(situation)
+    decision = decide(situation, now)
     target, rollout = _target_and_rollout(situation, decision)
+    accuracy = decision.accuracy
     objects = _objects(situation, decision, target, rollout)
     serving = read_serving(situation, target, rollout, now) if target and rollout else None
     status = compose_status(situation, decision, serving, now)
     return Outcome(
         apply=objects,
-        delete=surplus_objects(situation, objects, decision.query),
+        delete=surplus_objects(situation, objects, decision),
         status=status,
-        events=transition_events(world.resource, status),
+        events=(*transition_events(world.resource, status), *(accuracy.events if accuracy else ())),
         resolve=decision.query,
         planned=decision.is_final,
         requeue_after=_requeue_after(situation, decision, status, now),
@@ -64,7 +65,8 @@ def _target_and_rollout(situation: Situation, decision: Decision) -> tuple[InFor
 def _objects(
     situation: Situation, decision: Decision, target: InForce | None, rollout: Rollout | None
 ) -> tuple[Mapping[str, Any], ...]:
-    serving = serving_objects(situation, target, rollout) if target and rollout else ()
+    serving = serving_objects(situation, target, rollout, decision) if target and rollout else ()
+    serving = (*serving, *accuracy_objects(situation, decision, has_workload=bool(serving)))
     if isinstance(situation.spec, Refusal):
         return serving
     return (*serving, *inspection_objects(situation, situation.spec, decision.query))
@@ -80,6 +82,8 @@ def _requeue_after(
     if decision.retry_at is not None and decision.retry_at > now:
         # Once it is due the shell is asking again, and its answer is news.
         waits.append(decision.retry_at - now)
+    if decision.accuracy is not None and decision.accuracy.retry_after is not None:
+        waits.append(decision.accuracy.retry_after)
     if status.get("utilization"):
         waits.append(situation.world.options.status_interval)
     return min(waits, default=None)

@@ -15,6 +15,8 @@ from stowage.engine.record import InForce
 from stowage.engine.room import own_room, released_room
 from stowage.engine.situation import Situation
 from stowage.engine.verdict import Verdict
+from stowage.engine.wanted import wanted_replicas
+from stowage.hardware.pools import pool_of
 from stowage.planning.placement import place_replicas
 from stowage.planning.plan import Plan
 from stowage.render.pod_template import template_hash
@@ -47,7 +49,8 @@ def decide_rollout(situation: Situation, target: InForce) -> Rollout:
 def _replace(situation: Situation, target: InForce, replicas: int, able: Verdict) -> Rollout:
     wish = target.spec.rollout.strategy
     running = any(is_bound(pod) for pod in situation.world.pods)
-    spare = running and bool(place_replicas(target.plan, own_room(situation), 1))
+    # A rollout is no reason to have a pool grow: a spare place is one that exists.
+    spare = running and bool(place_replicas(target.plan, own_room(situation), 1, after_scale_up=False))
     if running and not spare and (wish == "Surge" or (replicas == 0 and situation.replicas > 0)):
         why = "spec.rollout.strategy is Surge and no" if wish == "Surge" else "no"
         message = f"The new template waits: {why} place exists for one of its replicas; the old ones go on."
@@ -64,7 +67,8 @@ def _is_stuck(situation: Situation, target: InForce) -> bool:
         not is_bound(pod) and template_hash(pod) == target.template_hash for pod in situation.world.pods
     )
     old_ones_run = bool(hashes - {target.template_hash})
-    return waiting and old_ones_run and not place_replicas(target.plan, own_room(situation), 1)
+    room = own_room(situation)
+    return waiting and old_ones_run and not place_replicas(target.plan, room, 1, after_scale_up=False)
 
 
 def replacing_in_place(situation: Situation) -> bool:
@@ -74,14 +78,24 @@ def replacing_in_place(situation: Situation) -> bool:
 
 def _placeable_replicas(situation: Situation, target: InForce) -> tuple[int, Verdict]:
     """Count what is placed and what could be: replicas of another template hold a place only until they stop."""
-    wanted, plan = situation.replicas, target.plan
+    plan = target.plan
+    wanted = wanted_replicas(situation, plan)
     placed = sum(is_bound(pod) and template_hash(pod) == target.template_hash for pod in situation.world.pods)
     beside = place_replicas(plan, own_room(situation), max(0, wanted + 1 - placed))
     anew = place_replicas(plan, released_room(situation), wanted + 1)
     possible = max(len(anew), placed + len(beside))
     if possible > wanted:
-        return wanted, Verdict(True, Reason.READY_FOR_NEW_SCALE, "There is a place for another replica.")
+        names = beside if placed + len(beside) > wanted else anew
+        return wanted, Verdict(
+            True, Reason.READY_FOR_NEW_SCALE, _one_more(pool_of(names[-1]) if names else None)
+        )
     return min(wanted, possible), _no_more(plan, wanted, possible)
+
+
+def _one_more(pool: str | None) -> str:
+    if pool is None:
+        return "There is a place for another replica."
+    return f"There is a place for another replica once the pool {pool} has grown by a node."
 
 
 def _no_more(plan: Plan, wanted: int, possible: int) -> Verdict:

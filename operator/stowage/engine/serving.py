@@ -10,14 +10,19 @@ from typing import Any
 from stowage.api.conditions import Reason
 from stowage.diagnosis.deployment import diagnose_deployment
 from stowage.diagnosis.finding import Finding, Severity, worst
-from stowage.diagnosis.pod import diagnose_pod, is_bound, is_ready, ready_since
+from stowage.diagnosis.pod import diagnose_pod, ended_at, has_run, is_bound, is_ready, ready_since
 from stowage.engine.record import InForce
 from stowage.engine.rollout import Rollout
+from stowage.engine.scale_up import as_waiting, pool_waited_for
 from stowage.engine.situation import Situation
+from stowage.engine.wanted import wanted_replicas
 from stowage.render.pod_template import template_hash
 from stowage.world import PodReport
 
 _SILENCE = timedelta(minutes=2)
+# A node that rejects a pod rejects the next one too; after an eviction the replacement soon is the better news.
+_REJECTION_IS_NEWS = timedelta(minutes=10)
+_EVICTION_IS_NEWS = timedelta(minutes=2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +66,13 @@ def read_serving(situation: Situation, target: InForce, rollout: Rollout, now: d
     pods = situation.world.pods
     reports = {item.pod_uid: item for item in situation.world.reports}
     ready_nodes = {room.facts.name for room in situation.world.inventory.nodes if room.facts.ready}
+    pool = None if all(is_bound(pod) for pod in pods) else pool_waited_for(situation, target)
     findings = []
     for pod in pods:
         report = reports.get(_uid(pod))
         node_is_lost = is_bound(pod) and pod["spec"]["nodeName"] not in ready_nodes
-        findings.append(diagnose_pod(pod, report.report if report else None, node_is_lost=node_is_lost))
+        finding = diagnose_pod(pod, report.report if report else None, node_is_lost=node_is_lost)
+        findings.append(finding if pool is None or is_bound(pod) else as_waiting(finding, pool))
     live = situation.deployment
     blocked = diagnose_deployment(live) if live is not None else None
     if blocked is not None:
@@ -73,12 +80,15 @@ def read_serving(situation: Situation, target: InForce, rollout: Rollout, now: d
     if situation.world.refused is not None:
         message = f"The API server refuses an object of this deployment: {situation.world.refused}"
         findings.append(Finding(Severity.PROBLEM, Reason.APPLY_FAILED, message))
+    ended = situation.world.ended_pod
+    if ended is not None and sum(is_ready(pod) for pod in pods) < situation.replicas and _is_news(ended, now):
+        findings.append(diagnose_pod(ended, None))
     known = {_uid(pod) for pod in pods}
     current = {_uid(pod) for pod in pods if template_hash(pod) == target.template_hash}
     return Serving(
         target=target,
         rollout=rollout,
-        wanted=situation.replicas,
+        wanted=wanted_replicas(situation, target.plan),
         existing=sum(not pod["metadata"].get("deletionTimestamp") for pod in pods),
         ready=sum(is_ready(pod) for pod in pods),
         current=_is_current(situation, target),
@@ -93,6 +103,11 @@ def read_serving(situation: Situation, target: InForce, rollout: Rollout, now: d
 
 def _uid(pod: Mapping[str, Any]) -> str:
     return str(pod["metadata"].get("uid", ""))
+
+
+def _is_news(ended: Mapping[str, Any], now: datetime) -> bool:
+    """Whether the end of a pod still explains why replicas are missing."""
+    return now - ended_at(ended) < (_EVICTION_IS_NEWS if has_run(ended) else _REJECTION_IS_NEWS)
 
 
 def _served_long(pod: Mapping[str, Any], now: datetime) -> bool:

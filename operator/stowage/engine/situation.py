@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
 from stowage.api.support import unsupported_fields
 from stowage.api.v1alpha1 import LLMDeploymentSpec, parse_spec
+from stowage.engine.accuracy_record import AccuracyRecord, read_accuracy_record
 from stowage.engine.record import InForce, read_in_force
+from stowage.render import names
 from stowage.world import ObjectRef, World
 
 
@@ -23,6 +25,7 @@ class Situation:
     spec: LLMDeploymentSpec | Refusal
     deployment: Mapping[str, Any] | None
     in_force: InForce | None
+    accuracy: AccuracyRecord = field(default_factory=AccuracyRecord)
 
     @property
     def name(self) -> str:
@@ -64,7 +67,11 @@ def read_situation(world: World, resource: Mapping[str, Any]) -> Situation:
         ),
         None,
     )
-    return Situation(world, resource, blank.spec, deployment, read_in_force(deployment))
+    record = next(
+        (obj for ref, obj in blank.children("ConfigMap") if names.RECORD_KEY in (obj.get("data") or {})), None
+    )
+    accuracy = read_accuracy_record(deployment, record)
+    return Situation(world, resource, blank.spec, deployment, read_in_force(deployment), accuracy)
 
 
 def _read_spec(resource: Mapping[str, Any]) -> LLMDeploymentSpec | Refusal:

@@ -35,6 +35,8 @@ def compose_status(
         "replicaSummary": f"{serving.ready if serving else 0}/{situation.replicas}",
         "selector": replica_selector(situation.name),
     }
+    if decision.accuracy is not None:
+        status["accuracy"] = decision.accuracy.status
     if serving is not None:
         options = situation.world.options
         status["engine"] = engine_status(serving, published.get("engine"))

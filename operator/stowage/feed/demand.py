@@ -112,7 +112,13 @@ def keep_places(inventory: Inventory, everybody: Iterable[Waiting]) -> Inventory
 def _least_free(now: Inventory, after: Inventory) -> Inventory:
     """Room that is free now and stays free: what leaving pods hold is not free yet."""
     before = {room.facts.name: room.free for room in now.nodes}
-    rooms = (replace(room, free=_least(room.free, before[room.facts.name])) for room in after.nodes)
+    rooms = (
+        # Most nodes are the same objects as before.
+        room
+        if room.free is before[room.facts.name]
+        else replace(room, free=_least(room.free, before[room.facts.name]))
+        for room in after.nodes
+    )
     return replace(after, nodes=tuple(rooms))
 
 

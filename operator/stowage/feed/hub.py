@@ -16,6 +16,7 @@ from enum import Enum, auto
 from typing import Any
 
 from stowage.feed.fan_out import FanOut
+from stowage.feed.job_pods import JobPods
 from stowage.feed.snapshot import Knowledge
 from stowage.feed.watchdog import Watchdog
 from stowage.kube.applier import Applied, Applier
@@ -34,6 +35,7 @@ Engine = Callable[[World, datetime], Outcome]
 
 _BLOCKED_RETRY_SECONDS = 5.0
 _TAKEN_RETRY_SECONDS = 30.0
+_MOST_SUSPECTS = 8
 
 
 class _Behind(Exception):
@@ -49,13 +51,14 @@ class Scope(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What the hub works with."""
+    """What the hub works with; without `job_pods` pods of Jobs are known from their watch only."""
 
     engine: Engine
     applier: Applier
     recorder: Recorder
     queue: WorkQueue[Key]
     telemetry: Telemetry
+    job_pods: JobPods | None = None
 
 
 class Hub:
@@ -146,6 +149,8 @@ class Hub:
     async def process(self, key: Key) -> float | None:
         """One reconciliation; gives the seconds after which to look again. Raises ApiError and _Behind."""
         await self._look_at_ended(key)
+        if self._tools.job_pods is not None:
+            self.react(await self._tools.job_pods.look(key))
         world = self._knowledge.world(key)
         if world.resource is None:
             self._forget(key)
@@ -269,10 +274,13 @@ class Hub:
     def _suspect(self, pod: Mapping[str, Any]) -> None:
         """A pod of ours left the watch: it was deleted, or it has ended and the selector hides it now."""
         key = owner_key(POD, pod)
-        if key is not None and self._knowledge.store.serves(key.namespace) and not is_server_pod(pod):
+        if key is not None and self._knowledge.store.serves(key.namespace):
             metadata = pod["metadata"]
             ref = ObjectRef(POD.api_version, POD.kind, metadata["namespace"], metadata["name"])
-            self._ended.setdefault(key, set()).add(ref)
+            suspects = self._ended.setdefault(key, set())
+            # A node that rejects server pods leaves them by the hundred; a few tell why.
+            if not is_server_pod(pod) or len(suspects) < _MOST_SUSPECTS:
+                suspects.add(ref)
 
     async def _look_at_ended(self, key: Key) -> None:
         """Ask the server about pods that no watch reports on."""

@@ -98,12 +98,19 @@ class Resolutions:
             delay = seconds or 0.0
         else:
             self._failures.pop(query.key, None)
-            state = ModelResolved(result)
+            state = ModelResolved(result, await self._read_alternatives(query))
         self._running.pop(query.key, None)
         self._answers[query.key] = Resolution(query, state)
         self._wake(query.key, 0.0)
         if delay:
             self._wake(query.key, delay)
+
+    async def _read_alternatives(self, query: ModelQuery) -> dict[str, CheckpointSummary | Refusal]:
+        """Read what may be served instead, one after the other; a failure rules out that one only."""
+        return {
+            source: await self._read_bounded(ModelQuery(query.key, query.inputs, source))
+            for source in query.alternatives
+        }
 
     async def _read_bounded(self, query: ModelQuery) -> CheckpointSummary | Refusal:
         try:

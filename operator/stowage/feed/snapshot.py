@@ -15,6 +15,7 @@ from stowage.feed.grants import Grants
 from stowage.feed.resolutions import Resolutions
 from stowage.feed.verdicts import Verdicts
 from stowage.hardware.inventory import Inventory, build_inventory, quota_room
+from stowage.hardware.pools import Pool
 from stowage.kube.kinds import Kind
 from stowage.kube.store import Store
 from stowage.world import EngineOptions, Key, ObjectRef, PodReport, World
@@ -37,6 +38,7 @@ class Knowledge:
     taken: dict[Key, Mapping[ObjectRef, str]] = field(default_factory=dict)
     refused: dict[Key, str] = field(default_factory=dict)
     optional_kinds: frozenset[Kind] = frozenset()
+    pools: tuple[Pool, ...] = ()
     _room: tuple[int, Inventory] | None = None
     _kept: tuple[Inventory, tuple[Waiting, ...], Inventory] | None = None
 
@@ -55,6 +57,7 @@ class Knowledge:
             installed_kinds=frozenset(str(kind) for kind in self.optional_kinds),
             taken=self.taken.get(key, {}),
             refused=self.refused.get(key),
+            ended_pod=self.store.ended_server_pod(key),
         )
 
     def inventory(self, key: Key) -> Inventory:
@@ -110,5 +113,6 @@ class Knowledge:
     def _all_room(self) -> Inventory:
         version = self.store.room_version
         if self._room is None or self._room[0] != version:
-            self._room = (version, build_inventory(self.store.nodes(), self.store.bound_usages()))
+            inventory = build_inventory(self.store.nodes(), self.store.bound_usages(), pools=self.pools)
+            self._room = (version, inventory)
         return self._room[1]

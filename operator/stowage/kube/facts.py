@@ -37,6 +37,14 @@ def has_ended(pod: Mapping[str, Any]) -> bool:
     return (pod.get("status") or {}).get("phase") in ("Succeeded", "Failed")
 
 
+def job_has_ended(job: Mapping[str, Any]) -> bool:
+    """Whether a Job is over, well or not."""
+    conditions = (job.get("status") or {}).get("conditions") or ()
+    return any(
+        each.get("type") in ("Complete", "Failed") and each.get("status") == "True" for each in conditions
+    )
+
+
 def slim(obj: Mapping[str, Any]) -> dict[str, Any]:
     """The object without its managedFields."""
     metadata = {name: value for name, value in obj["metadata"].items() if name != "managedFields"}

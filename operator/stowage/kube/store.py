@@ -167,15 +167,24 @@ class Store:
         return {ref: obj for ref, obj in owned.items() if ref.kind != POD.kind or not is_server_pod(obj)}
 
     def server_pods(self, key: Key) -> tuple[Mapping[str, Any], ...]:
-        """The server pods of this key, whole, by name; without those that an earlier object of its name left."""
+        """The server pods of this key that live, whole, by name; without those that an earlier object left."""
         owned = self._owned.get(key, {})
-        pods = [obj for ref, obj in sorted(owned.items()) if ref.kind == POD.kind and is_server_pod(obj)]
+        pods = [
+            obj
+            for ref, obj in sorted(owned.items())
+            if ref.kind == POD.kind and is_server_pod(obj) and not has_ended(obj)
+        ]
         resource = self.resource(key)
         if not pods or resource is None:
             return tuple(pods)
         makers = {obj["metadata"]["uid"]: obj for ref, obj in owned.items() if ref.kind in _MAKERS}
         uid = resource["metadata"]["uid"]
         return tuple(pod for pod in pods if not _is_left_behind(pod, makers, key, uid))
+
+    def ended_server_pod(self, key: Key) -> Mapping[str, Any] | None:
+        """The newest server pod of this key that has ended and still exists: rejected by its node, or evicted."""
+        pods = (obj for ref, obj in self._owned.get(key, {}).items() if ref.kind == POD.kind)
+        return next((pod for pod in pods if is_server_pod(pod) and has_ended(pod)), None)
 
     def all_server_pods(self) -> Iterator[tuple[Key, Mapping[str, Any]]]:
         """Every server pod with its key."""
@@ -260,9 +269,17 @@ class Store:
         self._entries[kind][name] = entry
         if before is not None and before.key is not None and before.key != key:
             self._disown(before.key, kind, name)
+        if key is not None and not watched and is_server_pod(obj):
+            self._forget_older_end(key, obj)
         if key is not None and raw is not None and kind != LLM_DEPLOYMENT:
             self._owned.setdefault(key, {})[_ref(kind, name)] = raw
         return self._change(kind, name, before, entry)
+
+    def _forget_older_end(self, key: Key, pod: Mapping[str, Any]) -> None:
+        """Keep one ended server pod for each key: a node that rejects pods leaves hundreds, which no watch reports."""
+        before = self.ended_server_pod(key)
+        if before is not None and before["metadata"]["uid"] != pod["metadata"].get("uid"):
+            self._remove(POD, (before["metadata"]["namespace"], before["metadata"]["name"]))
 
     def _remove(self, kind: Kind, name: _Name) -> Change:
         before = self._entries[kind].pop(name)

@@ -18,6 +18,7 @@ from stowage.hardware.inventory import Inventory
 from stowage.hardware.room import NodeRoom, PodNeeds, closed, matches_selector
 from stowage.memory.device import DeviceMemory
 from stowage.memory.engine_version import EngineVersion
+from stowage.planning.demand import objectives_of
 from stowage.planning.fit import Fit, Fitter, Misfit, base_settings
 from stowage.planning.notes import certainty_notes, context_notes, host_note, replica_notes
 from stowage.planning.placement import places, tolerations_of, why_nowhere
@@ -115,12 +116,14 @@ def _kv_sizes(host: _Host, target: Target) -> Iterator[int]:
 
 def _settings(host: _Host, target: Target, kv_bytes: int) -> EngineSettings:
     engine = host.request.spec.engine
-    base = base_settings(host.request.spec, host.version, host.request.profile.dtype, 1)
+    base = base_settings(host.request.spec, host.version, host.request.profile.dtype)
     floor = max(target.concurrency, 1 if engine.max_num_batched_tokens else _DEFAULT_MAX_NUM_SEQS)
     seqs = engine.max_num_seqs or floor
     return replace(
         base,
         tensor_parallel_size=host.request.spec.parallelism.tensor or 1,
+        pipeline_parallel_size=host.request.spec.parallelism.pipeline or 1,
+        data_parallel_size=host.request.spec.parallelism.data or 1,
         gpu_memory_utilization=engine.gpu_memory_utilization,
         max_model_len=target.context_tokens,
         max_num_seqs=seqs,
@@ -171,6 +174,9 @@ def _notes(host: _Host, fit: Fit, needs: ContainerNeeds, placed: int) -> Iterato
         yield f"The KV cache is set to {kv_bytes / 2**20:,.0f} MiB; spec.engine.kvCacheMemory changes it."
     if engine.enforce_eager is None:
         yield "enforce_eager is on, as compiling takes minutes on CPUs; spec.engine.enforceEager changes it."
+    spec = host.request.spec
+    if objectives_of(spec).any or spec.workload.requests_per_second is not None:
+        yield "Speed is not forecast on CPUs: spec.objectives and requestsPerSecond decide nothing there."
     yield host_note(needs.requests)
     yield from context_notes(host.request, fit)
     yield from certainty_notes(host.version, fit)

@@ -1,15 +1,17 @@
 """Whether a model fits on one shape, and with which engine settings.
 
-Batch limits start at the engine's defaults for the device and are lowered step by step only where memory
-asks for it, never below the concurrency that the user states and never where the user pins them.
-Utilisation, context and KV bytes are taken as pinned or as the engine's defaults. All memory arithmetic is
-the memory model's; this module only asks it.
+Batch limits are solved, not defaulted: both take memory from the KV cache, piecewise linearly. The budget of tokens
+per step is the largest useful one that still leaves the target its cache; the number of sequences is then where as
+many requests may run as the cache holds. Neither is ever below what the user states, nor changed where the user pins
+it. Utilisation, context and KV bytes are taken as pinned or as the engine's defaults. All memory arithmetic is the
+memory model's; this module only asks it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Final
 
 from stowage.api.conditions import Reason
@@ -19,33 +21,53 @@ from stowage.api.v1alpha1 import LLMDeploymentSpec
 from stowage.memory.batch_limits import default_batch_limits
 from stowage.memory.budget import ledger
 from stowage.memory.device import DeviceMemory
-from stowage.memory.engine_version import EngineVersion
+from stowage.memory.engine_version import EngineVersion, engine_on
+from stowage.memory.layout import RankLayout
 from stowage.memory.ledger import Ledger
+from stowage.memory.quantized_on_load import quantized_on_load
+from stowage.memory.setting import Setting
+from stowage.memory.weights import rank_weights
 from stowage.model.profile import ModelProfile
 from stowage.planning.settings import EngineSettings
+from stowage.planning.solve import largest
 from stowage.planning.targets import Target
 
 FITS: Final = "Fits"
 DOES_NOT_FIT: Final = "DoesNotFit"
-# (max_num_seqs, max_num_batched_tokens) to try after the engine's defaults, from fast to frugal.
-_BATCH_STEPS: Final = (
-    (512, 4096), (256, 2048), (128, 2048), (64, 2048), (32, 2048), (16, 1024), (8, 1024), (4, 512), (1, 512),
-)  # fmt: skip
 # Shares to try where the engine's default asks for more than is sure to be free when it starts.
 _LOWER_UTILIZATIONS: Final = (0.90, 0.88, 0.85)
+_GIB: Final = 2**30
 _COARSE_STEP: Final = 1_024
 _FINE_STEP: Final = 256
+_TOKEN_STEP: Final = 256
+LEAST_BATCHED_TOKENS: Final = 512
+"""Fewest tokens per step that are tried; fewer are only ever pinned."""
+
+_SEQUENCE_STEP: Final = 8
+MOST_SEQUENCES: Final = 1_024
+"""The engine's largest default of max_num_seqs; more is only ever pinned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caps:
+    """Upper limits that are not about memory: what objectives leave, or what is of use to the traffic."""
+
+    seqs: int = MOST_SEQUENCES
+    tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """Settings that hold the target, their ledger, and the requests of `request_tokens` that run at once."""
+    """Settings that hold the target, their ledger, and the requests of `request_tokens` that run at once.
+
+    `defaults` are the engine's own batch limits for this device. Concurrency is that of the whole replica.
+    """
 
     settings: EngineSettings
     ledger: Ledger
     concurrency: int
     request_tokens: int
-    lowered_from: tuple[int, int] | None = None
+    defaults: tuple[int, int] = (0, 0)
 
     @property
     def is_tight(self) -> bool:
@@ -63,6 +85,25 @@ class Misfit:
 
 
 @dataclass(frozen=True, slots=True)
+class _Question:
+    """What is varied and what is not: the device, the fixed settings, the target of one rank, and the caps."""
+
+    device: DeviceMemory
+    base: EngineSettings
+    target: Target
+    caps: Caps
+
+    def settings(self, seqs: int, tokens: int) -> EngineSettings:
+        """Give the settings with these batch limits."""
+        return replace(
+            self.base,
+            max_model_len=self.target.context_tokens,
+            max_num_seqs=min(seqs, tokens),
+            max_num_batched_tokens=tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Fitter:
     """Finds settings for one model and one wish; remembers ledgers, since targets overlap."""
 
@@ -73,34 +114,27 @@ class Fitter:
         default_factory=dict, compare=False, repr=False
     )
 
-    def fit(self, device: DeviceMemory, base: EngineSettings, target: Target) -> Fit | Misfit:
-        """Find settings that hold the target, with the highest batch limits that leave no doubt.
+    def fit(
+        self,
+        device: DeviceMemory,
+        base: EngineSettings,
+        target: Target,
+        caps: Caps = Caps(),
+    ) -> Fit | Misfit:
+        """Find settings that hold the target, with the best batch limits that leave no doubt.
 
-        `base` carries what is fixed: parallel size, dtypes, utilisation, pinned KV bytes. Utilisation is lowered
+        `base` carries what is fixed: parallel sizes, dtypes, utilisation, pinned KV bytes. Utilisation is lowered
         only where it is not pinned and its default leaves a doubt. Where every choice is tight, the most frugal
         one is taken.
         """
-        found = self._fit_at(device, base, target)
-        if self.spec.engine.gpu_memory_utilization is not None or not _may_lower(found):
-            return found
-        default = base.gpu_memory_utilization or 0.0
-        for share in _LOWER_UTILIZATIONS:
-            if share < default:
-                attempt = self._fit_at(device, replace(base, gpu_memory_utilization=share), target)
-                if isinstance(attempt, Fit) and not attempt.is_tight:
-                    return attempt
-        return found
+        return self._sure(
+            _Question(device, base, target.per_rank(base.data_parallel_size), caps), self._fit_at
+        )
 
-    def _fit_at(self, device: DeviceMemory, base: EngineSettings, target: Target) -> Fit | Misfit:
-        first, *lower = self._steps(device, base, target)
-        frugal = self.check(device, lower[-1] if lower else first, target)
-        if isinstance(frugal, Misfit) or not lower:
-            return frugal
-        for settings in (first, *lower):
-            attempt = self.check(device, settings, target)
-            if isinstance(attempt, Fit) and not attempt.is_tight:
-                return self._with_origin(attempt, first)
-        return self._with_origin(frugal, first)
+    def frugal(self, device: DeviceMemory, base: EngineSettings, target: Target) -> Fit | Misfit:
+        """Tell whether the target is held at all, with the batch limits that take the least memory."""
+        question = _Question(device, base, target.per_rank(base.data_parallel_size), Caps())
+        return self._sure(question, self._frugal)
 
     def longer(self, device: DeviceMemory, fit: Fit, target: Target, limit: int) -> Fit:
         """Raise max_model_len to the longest round length that leaves no doubt, the model's limit at best."""
@@ -123,19 +157,20 @@ class Fitter:
         return found
 
     def check(self, device: DeviceMemory, settings: EngineSettings, target: Target) -> Fit | Misfit:
-        """Tell whether exactly these settings hold the target."""
+        """Tell whether exactly these settings hold the target of one rank."""
         result = self.ledger(device, settings)
         if isinstance(result, Refusal):
             return Misfit(result)
         if result.verdict == DOES_NOT_FIT:
             return Misfit(_cause(result), result.largest_max_model_len)
-        room = self._requests_at_once(device, settings, result, target.request_tokens)
-        served = min(room, settings.max_num_seqs)
+        room = self.requests_at_once(device, settings, result, target.request_tokens)
+        served, ranks = min(room, settings.max_num_seqs), settings.data_parallel_size
         if served < target.concurrency:
-            return Misfit(_too_few(room, settings, target), result.largest_max_model_len, served)
+            return Misfit(_too_few(room, settings, target), result.largest_max_model_len, served * ranks)
         if result.kv_tokens < target.kv_tokens:
-            return Misfit(_too_little_cache(result, target), result.largest_max_model_len, room)
-        return Fit(settings, result, served, target.request_tokens)
+            return Misfit(_too_little_cache(result, target), result.largest_max_model_len, room * ranks)
+        defaults = default_batch_limits(device, self.version)
+        return Fit(settings, result, served * ranks, target.request_tokens, defaults)
 
     def ledger(self, device: DeviceMemory, settings: EngineSettings) -> Ledger | Refusal:
         """Compute the ledger of these settings, or recall it."""
@@ -145,59 +180,153 @@ class Fitter:
             self._known[key] = ledger(self.profile, shape, device, self.version)
         return self._known[key]
 
+    def requests_at_once(
+        self, device: DeviceMemory, settings: EngineSettings, whole: Ledger, request_tokens: int
+    ) -> int:
+        """Count the requests of that length that one rank's blocks hold; one block stays unused by the engine."""
+        if request_tokens >= settings.max_model_len:
+            return int(whole.max_concurrency)
+        blocks = self._blocks_per_request(device, settings, request_tokens)
+        return max(int(whole.max_concurrency), (whole.num_gpu_blocks - 1) // blocks)
+
+    def _blocks_per_request(self, device: DeviceMemory, settings: EngineSettings, request_tokens: int) -> int:
+        """Ask the block pools, which know windows and states, what a request takes on the stage that keeps most."""
+        version = self.version if device.is_cpu else engine_on(self.version, device.compute_capability)
+        shape = settings.shape(version.default_gpu_memory_utilization)
+        setting = Setting(self._loaded(settings.quantization), shape, device, version)
+        stages = range(settings.pipeline_parallel_size)
+        return max(1, *(setting.kv_pool(stage).blocks_per_request(request_tokens) for stage in stages))
+
+    def _loaded(self, quantization: str | None) -> ModelProfile:
+        loaded = quantized_on_load(self.profile, quantization, self.version)
+        return self.profile if isinstance(loaded, Refusal) else loaded
+
+    def _hopeless(self, device: DeviceMemory, base: EngineSettings) -> Misfit | None:
+        """Rule out a shape whose weights alone, divided by all its GPUs, are more than a GPU has: no ledger needed."""
+        weights = _whole_weights(self._loaded(base.quantization), base.dtype) // base.world_size
+        if weights <= device.total_bytes or device.is_cpu:
+            return None
+        message = (
+            f"Weights alone take at least {weights / _GIB:.1f} GiB on each GPU, and {device.name} has "
+            f"{device.total_bytes / _GIB:.1f} GiB: {(weights - device.total_bytes) / _GIB:.1f} GiB are missing."
+        )
+        return Misfit(
+            Refusal(Reason.INSUFFICIENT_MEMORY, message, "Use more GPUs per replica, or larger ones.")
+        )
+
     def _at_length(self, device: DeviceMemory, fit: Fit, target: Target, length: int) -> Fit | None:
         if length <= fit.settings.max_model_len:
             return fit if length == fit.settings.max_model_len else None
-        attempt = self.check(device, replace(fit.settings, max_model_len=length), target)
-        if isinstance(attempt, Misfit) or attempt.is_tight:
-            return None
-        return replace(attempt, lowered_from=fit.lowered_from)
+        rank = target.per_rank(fit.settings.data_parallel_size)
+        attempt = self.check(device, replace(fit.settings, max_model_len=length), rank)
+        return None if isinstance(attempt, Misfit) or attempt.is_tight else attempt
 
-    def _requests_at_once(
-        self, device: DeviceMemory, settings: EngineSettings, whole: Ledger, request_tokens: int
-    ) -> int:
-        """Count how many requests of that length the blocks hold; one block always stays unused by the engine."""
-        if request_tokens >= settings.max_model_len:
-            return int(whole.max_concurrency)
-        shorter = self.ledger(device, replace(settings, max_model_len=request_tokens))
-        if isinstance(shorter, Refusal) or shorter.max_concurrency <= 0:
-            return int(whole.max_concurrency)
-        blocks_per_request = max(1, round(shorter.num_gpu_blocks / shorter.max_concurrency))
-        return max(int(whole.max_concurrency), (whole.num_gpu_blocks - 1) // blocks_per_request)
+    def _sure(self, question: _Question, find: Callable[[_Question], Fit | Misfit]) -> Fit | Misfit:
+        """Lower utilisation, where it is not pinned, until no doubt is left; else answer for the engine's default."""
+        found = find(question)
+        if self.spec.engine.gpu_memory_utilization is not None or not _may_lower(found):
+            return found
+        for share in _LOWER_UTILIZATIONS:
+            if share < (question.base.gpu_memory_utilization or 0.0):
+                lower = replace(question, base=replace(question.base, gpu_memory_utilization=share))
+                attempt = find(lower)
+                if isinstance(attempt, Fit) and not attempt.is_tight:
+                    return attempt
+        return found
 
-    def _steps(
-        self, device: DeviceMemory, base: EngineSettings, target: Target
-    ) -> tuple[EngineSettings, ...]:
-        steps = dict.fromkeys(self._batch_limits(device, target))
-        return tuple(
-            replace(
-                base, max_model_len=target.context_tokens, max_num_seqs=seqs, max_num_batched_tokens=tokens
-            )
-            for seqs, tokens in steps
+    def _fit_at(self, question: _Question) -> Fit | Misfit:
+        frugal = self._frugal(question)
+        if isinstance(frugal, Misfit) or frugal.is_tight:
+            return frugal
+        tokens = self._most_tokens(question, frugal)
+        seqs = self._most_seqs(question, frugal, tokens)
+        found = self.check(question.device, question.settings(seqs, tokens), question.target)
+        return found if isinstance(found, Fit) and not found.is_tight else frugal
+
+    def _frugal(self, question: _Question) -> Fit | Misfit:
+        hopeless = self._hopeless(question.device, question.base)
+        if hopeless is not None:
+            return hopeless
+        engine, target = self.spec.engine, question.target
+        seqs = engine.max_num_seqs or min(
+            target.batch_floor, engine.max_num_batched_tokens or MOST_SEQUENCES**2
         )
+        tokens = engine.max_num_batched_tokens or max(seqs, LEAST_BATCHED_TOKENS)
+        return self.check(question.device, question.settings(seqs, tokens), target)
 
-    def _batch_limits(self, device: DeviceMemory, target: Target) -> Iterator[tuple[int, int]]:
-        """Yield limits from the engine's defaults downwards, pins kept and max_num_seqs ≤ max_num_batched_tokens."""
-        pinned_seqs, pinned_tokens = self.spec.engine.max_num_seqs, self.spec.engine.max_num_batched_tokens
-        default_seqs, default_tokens = default_batch_limits(device, self.version)
-        floor = min(target.batch_floor, pinned_tokens or target.batch_floor)
-        for seqs, tokens in ((default_seqs, default_tokens), *_BATCH_STEPS):
-            seqs = pinned_seqs or max(min(seqs, default_seqs), floor)
-            tokens = pinned_tokens or max(min(tokens, default_tokens), seqs)
-            yield min(seqs, tokens), tokens
+    def _most_tokens(self, question: _Question, frugal: Fit) -> int:
+        """Solve max_num_batched_tokens: the most of use that leaves the target its cache and sequences to fill it."""
+        least = frugal.settings.max_num_batched_tokens
+        if self.spec.engine.max_num_batched_tokens is not None:
+            return least
+        cap = max(least, question.caps.tokens or default_batch_limits(question.device, self.version)[1])
+        seqs = self._filling_seqs(question, frugal)
 
-    @staticmethod
-    def _with_origin(fit: Fit, first: EngineSettings) -> Fit:
-        wanted = (first.max_num_seqs, first.max_num_batched_tokens)
-        got = (fit.settings.max_num_seqs, fit.settings.max_num_batched_tokens)
-        return fit if got == wanted else replace(fit, lowered_from=wanted)
+        def slack(steps: int) -> float:
+            return self._slack(question, question.settings(seqs, least + steps * _TOKEN_STEP))
+
+        if slack(-(-(cap - least) // _TOKEN_STEP)) >= 0:
+            return cap
+        return least + _TOKEN_STEP * largest(slack, 0, (cap - least) // _TOKEN_STEP)
+
+    def _filling_seqs(self, question: _Question, frugal: Fit) -> int:
+        """Give the sequences that fill the cache which is aimed at, or as many as the fewest tokens leave room for."""
+        target, settings = question.target, frugal.settings
+        least = settings.max_num_seqs
+        if self.spec.engine.max_num_seqs is not None:
+            return least
+        wanted = max(least, min(target.kv_tokens // max(1, target.running_tokens), MOST_SEQUENCES))
+
+        def slack(seqs: int) -> float:
+            return self._slack(question, question.settings(seqs, settings.max_num_batched_tokens))
+
+        return largest(slack, least, min(wanted, settings.max_num_batched_tokens))
+
+    def _most_seqs(self, question: _Question, frugal: Fit, tokens: int) -> int:
+        """Solve max_num_seqs: as many as the cache holds requests, where each further one takes cache itself."""
+        least = frugal.settings.max_num_seqs
+        if self.spec.engine.max_num_seqs is not None:
+            return least
+        cap = max(least, min(question.caps.seqs, tokens, MOST_SEQUENCES))
+
+        def slack(seqs: int) -> float:
+            settings = question.settings(seqs, tokens)
+            room = self._room(question, settings)
+            return min(self._slack(question, settings), room - seqs)
+
+        found = largest(slack, least, cap)
+        rounded = found // _SEQUENCE_STEP * _SEQUENCE_STEP
+        return found if found <= 2 * _SEQUENCE_STEP or found == cap else max(least, rounded)
+
+    def _room(self, question: _Question, settings: EngineSettings) -> int:
+        result = self.ledger(question.device, settings)
+        if isinstance(result, Refusal):
+            return 0
+        return self.requests_at_once(question.device, settings, result, question.target.running_tokens)
+
+    def _slack(self, question: _Question, settings: EngineSettings) -> float:
+        """Give the tokens of KV cache that are left once the target has what it asks for; negative in doubt."""
+        attempt, target = self.check(question.device, settings, question.target), question.target
+        result = self.ledger(question.device, settings)
+        if isinstance(result, Refusal):
+            return -float(settings.max_num_batched_tokens)
+        spare = float(result.kv_tokens - max(target.kv_tokens, target.concurrency * target.request_tokens))
+        holds = isinstance(attempt, Fit) and not attempt.is_tight
+        return max(0.0, spare) if holds else min(-1.0, spare)
 
 
-def base_settings(spec: LLMDeploymentSpec, version: EngineVersion, dtype: str, tp: int) -> EngineSettings:
-    """Give the settings that do not depend on the target; batch limits and context are placeholders of one token."""
+@lru_cache(maxsize=256)
+def _whole_weights(profile: ModelProfile, dtype: str) -> int:
+    """Give the bytes of all weights on one rank that holds everything: no rank of n holds less than the nth part."""
+    held = profile.dtype if dtype == "auto" else dtype
+    return rank_weights(profile, RankLayout(1, 1, 0), held).tensor_bytes
+
+
+def base_settings(spec: LLMDeploymentSpec, version: EngineVersion, dtype: str) -> EngineSettings:
+    """Give the settings that depend on neither shape nor target; sizes and limits are placeholders of one."""
     pinned_bytes = spec.engine.kv_cache_memory
     return EngineSettings(
-        tensor_parallel_size=tp,
+        tensor_parallel_size=1,
         pipeline_parallel_size=1,
         dtype=dtype,
         kv_cache_dtype="auto" if spec.precision.kv_cache.lower() == "auto" else spec.precision.kv_cache,
@@ -224,16 +353,17 @@ def _cause(result: Ledger) -> Refusal:
 
 
 def _too_few(room: int, settings: EngineSettings, target: Target) -> Refusal:
+    ranks = settings.data_parallel_size
     if room >= target.concurrency:
         return Refusal(
             Reason.PIN_CONFLICT,
-            f"spec.engine.maxNumBatchedTokens allows {settings.max_num_seqs} requests per step; "
-            f"spec.workload.concurrencyPerReplica asks for {target.concurrency}.",
+            f"spec.engine.maxNumBatchedTokens allows {settings.max_num_seqs * ranks} requests per step; "
+            f"spec.workload.concurrencyPerReplica asks for {target.concurrency * ranks}.",
         )
     return Refusal(
         Reason.CONCURRENCY_TOO_HIGH,
-        f"The KV cache holds {room} requests of {target.request_tokens:,} tokens at once; "
-        f"spec.workload.concurrencyPerReplica asks for {target.concurrency}.",
+        f"The KV cache holds {room * ranks} requests of {target.request_tokens:,} tokens at once; "
+        f"spec.workload.concurrencyPerReplica asks for {target.concurrency * ranks}.",
     )
 
 

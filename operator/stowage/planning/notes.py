@@ -21,8 +21,8 @@ def gpu_notes(
     """Collect the notes of a GPU plan."""
     return (
         *context_notes(request, fit),
-        *_size_notes(target),
-        *_batch_notes(fit),
+        *_size_notes(request, target),
+        *_batch_notes(request, fit),
         *_share_notes(request, version, fit),
         *_gpu_notes(request, group),
         *certainty_notes(version, fit),
@@ -58,15 +58,19 @@ def certainty_notes(version: EngineVersion, fit: Fit) -> Iterator[str]:
 def replica_notes(request: PlanRequest, placed: int) -> Iterator[str]:
     """Say when fewer replicas have a place than are asked for."""
     if placed < request.replicas:
-        yield f"{request.replicas} replicas are asked for and {placed} have a place now."
+        have = "has" if placed == 1 else "have"
+        wanted = "asked for" if request.spec.workload.requests_per_second is None else "needed"
+        yield f"{request.replicas} replicas are {wanted} and {placed or 'none'} {have} a place now."
 
 
 def host_note(requests: Resources) -> str:
     """Say what a replica requests of its node's host."""
-    return f"Requests {requests.cpu_millicores / 1000:g} cores and {requests.memory_bytes / 2**30:.1f} GiB of memory."
+    cores = requests.cpu_millicores / 1000
+    unit = "core" if cores == 1 else "cores"
+    return f"Requests {cores:g} {unit} and {requests.memory_bytes / 2**30:.1f} GiB of memory."
 
 
-def _size_notes(target: Target) -> Iterator[str]:
+def _size_notes(request: PlanRequest, target: Target) -> Iterator[str]:
     if target.concurrency:
         if not target.request_stated:
             yield (
@@ -75,6 +79,8 @@ def _size_notes(target: Target) -> Iterator[str]:
             )
         return
     if target.kv_tokens >= DEFAULT_KV_TOKENS:
+        if request.spec.workload.requests_per_second is not None:
+            return
         yield (
             f"No concurrency is stated: sized for {DEFAULT_KV_TOKENS:,} tokens of KV cache "
             f"({DEFAULT_CONCURRENCY} requests of {DEFAULT_REQUEST_TOKENS:,}); set spec.workload.concurrencyPerReplica."
@@ -86,18 +92,27 @@ def _size_notes(target: Target) -> Iterator[str]:
         )
 
 
-def _batch_notes(fit: Fit) -> Iterator[str]:
-    if fit.lowered_from is None:
-        return
-    now = (fit.settings.max_num_seqs, fit.settings.max_num_batched_tokens)
+def _batch_notes(request: PlanRequest, fit: Fit) -> Iterator[str]:
+    engine, now = request.spec.engine, fit.settings
+    rows = (
+        ("max_num_seqs", engine.max_num_seqs, fit.defaults[0], now.max_num_seqs),
+        (
+            "max_num_batched_tokens",
+            engine.max_num_batched_tokens,
+            fit.defaults[1],
+            now.max_num_batched_tokens,
+        ),
+    )
     changes = [
         f"{name} {before:,} → {after:,}"
-        for name, before, after in zip(
-            ("max_num_seqs", "max_num_batched_tokens"), fit.lowered_from, now, strict=True
-        )
-        if before != after
+        for name, pinned, before, after in rows
+        if pinned is None and before not in (0, after)
     ]
-    yield f"{' and '.join(changes)} (engine's default → plan), which leaves more memory to the KV cache."
+    if changes:
+        yield (
+            f"{' and '.join(changes)} (engine's default → plan): as many sequences as the cache holds requests, and "
+            "the tokens per step that leave it that much."
+        )
 
 
 def _share_notes(request: PlanRequest, version: EngineVersion, fit: Fit) -> Iterator[str]:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from stowage.api.v1alpha1 import HardwareClass
 from stowage.hardware.inventory import Inventory
+from stowage.hardware.on_request import with_requested
 from stowage.planning.cpu_search import plan_on_cpus
+from stowage.planning.gpu_search import plan_on_gpus
 from stowage.planning.result import Alternative, Placement, Plan, PlanRequest, PlanResult, Rejection
-from stowage.planning.search import plan_on_gpus
 from stowage.planning.settings import EngineSettings
 
 __all__ = [
@@ -29,4 +30,4 @@ def plan(request: PlanRequest, inventory: Inventory) -> PlanResult:
     """Choose the cheapest shape that holds what is asked for and has a place in the snapshot, and explain it."""
     if request.spec.hardware.hardware_class is HardwareClass.CPU:
         return plan_on_cpus(request, inventory)
-    return plan_on_gpus(request, inventory)
+    return plan_on_gpus(request, with_requested(inventory, request.spec.hardware.gpus))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Final
 
@@ -19,7 +19,12 @@ from stowage.hardware.taints import Toleration
 from stowage.memory.engine_version import EngineVersion, engine_version
 from stowage.memory.ledger import Ledger
 from stowage.model.profile import ModelProfile
+from stowage.performance.estimator import Estimator
+from stowage.performance.forecast import Forecast
+from stowage.performance.traffic import Traffic
+from stowage.planning.lossy import LossyOption
 from stowage.planning.plain import from_plain, to_plain
+from stowage.planning.prices import GPU_HOURS, Prices, default_prices
 from stowage.planning.settings import EngineSettings
 
 DEFAULT_ENGINE_VERSION: Final = "0.32.0"
@@ -36,7 +41,11 @@ _DIGESTED: Final = (
     "requests",
     "shm_bytes",
     "model_revision",
+    "model_source",
+    "nodes_per_replica",
 )
+_ANSWERS: Final = ("model_revision", "model_source", "engine_version")
+_ANSWER_SETTINGS: Final = ("dtype", "kv_cache_dtype", "quantization")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +53,15 @@ class Placement:
     """Where replicas go.
 
     `kind` is Now, AfterScaleUp or Impossible; `node_names` has one entry per replica that has a place in the
-    snapshot, possibly fewer than asked for; `evidence` says in words what the placement rests on.
+    snapshot, possibly fewer than asked for; `evidence` says in words what the placement rests on. `pools` names
+    the node pools of this kind that may grow; with AfterScaleUp, `new_nodes` of their nodes do not exist yet.
     """
 
     kind: str
     node_names: tuple[str, ...]
     evidence: str = ""
+    pools: tuple[str, ...] = ()
+    new_nodes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +71,12 @@ class Plan:
     `requests` are those of the engine's container, one pod slot included. `concurrency_served` counts
     requests of `request_tokens` that run at once in one replica. `tolerations` are those the placement was
     made with.
+
+    `replicas` are those that the stated rate takes, else those asked for; a replica that spans `nodes_per_replica`
+    nodes cannot be served yet. `model_source` is set where an allowed checkpoint is served in place of the spec's,
+    and `lossy` names what is lossy. `forecast` is what `traffic` sees from one replica. Costs are those of all
+    `replicas`, in `cost_unit` (a currency, or GPU-hours where the GPU has no price); `shortfall` holds a sentence
+    for each objective that is not met.
     """
 
     engine_version: str
@@ -78,6 +96,28 @@ class Plan:
     notes: tuple[str, ...] = ()
     request_tokens: int = 0
     tolerations: tuple[Toleration, ...] = ()
+    replicas: int = 1
+    nodes_per_replica: int = 1
+    model_source: str | None = None
+    lossy: str | None = None
+    attention_backend: str | None = None
+    traffic: Traffic | None = None
+    forecast: Forecast | None = None
+    cost_per_hour: float | None = None
+    cost_per_million_tokens: float | None = None
+    cost_unit: str = GPU_HOURS
+    default_price: bool = False
+    shortfall: tuple[str, ...] = ()
+
+    @property
+    def data_parallel_size(self) -> int:
+        """Data-parallel ranks inside one replica."""
+        return self.settings.data_parallel_size
+
+    @property
+    def expert_parallel(self) -> bool:
+        """Whether experts are spread over the ranks instead of split."""
+        return self.settings.enable_expert_parallel
 
     def to_json(self) -> str:
         """Write the plan as canonical JSON: sorted keys, no spaces, the same bytes for the same plan."""
@@ -93,6 +133,12 @@ class Plan:
         plain = to_plain(self)
         return sha256(_canonical({key: plain[key] for key in _DIGESTED}).encode()).hexdigest()
 
+    def accuracy_key(self) -> str:
+        """Give the SHA-256 (hex) of what can change answers: checkpoint, number formats and engine release."""
+        plain = {key: getattr(self, key) for key in _ANSWERS}
+        plain |= {key: getattr(self.settings, key) for key in _ANSWER_SETTINGS}
+        return sha256(_canonical(plain).encode()).hexdigest()
+
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
@@ -105,34 +151,60 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Alternative:
-    """A candidate that fits and has a place too, but costs more than the chosen one."""
+    """A candidate that fits and has a place too, but is not as good as the chosen one.
+
+    The cost is that of all replicas it would take, in the unit that it names. `forecast` is set where one was made.
+    """
 
     candidate: str
     message: str
+    cost_per_hour: float | None = None
+    cost_unit: str = GPU_HOURS
+    replicas: int = 1
+    forecast: Forecast | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PlanResult:
-    """The plan or the refusal, what else was tried, and what would have to change for (more) to fit."""
+    """The plan or the refusal, what else was tried, and what would have to change for (more) to fit.
+
+    `contender` is a lossy plan that would be taken once its accuracy check has passed. `better` would replace a plan
+    in force that is kept because it still fits. `multi_node` is best of all but spans nodes, which cannot be served
+    yet; the plan is then the best on one node.
+    """
 
     plan: Plan | None
     refusal: Refusal | None = None
     rejections: tuple[Rejection, ...] = ()
     would_fit: tuple[str, ...] = ()
     alternatives: tuple[Alternative, ...] = ()
+    contender: Plan | None = None
+    better: Plan | None = None
+    multi_node: Plan | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class PlanRequest:
     """What to plan for.
 
-    `default_engine_version` is the vLLM release for specs that name none.
+    `default_engine_version` is the vLLM release for specs that name none. `alternatives` are the profiles of the
+    checkpoints that spec.precision.alternatives allows; `passed` and `failed` hold digests or accuracy keys of
+    lossy plans whose check has ended. A plan `in_force` is kept as long as it fits. With `thorough` every candidate
+    is judged in full, which changes what is explained and never what is chosen. `estimator` makes the forecast that
+    is shown (None: the roofline); the search itself always takes the roofline's closed form.
     """
 
     spec: LLMDeploymentSpec
     profile: ModelProfile
     replicas: int
     default_engine_version: str = DEFAULT_ENGINE_VERSION
+    prices: Prices = field(default_factory=default_prices)
+    alternatives: tuple[LossyOption, ...] = ()
+    passed: frozenset[str] = frozenset()
+    failed: frozenset[str] = frozenset()
+    in_force: Plan | None = None
+    estimator: Estimator | None = None
+    thorough: bool = False
 
     def engine(self) -> EngineVersion | Refusal:
         """Look up the memory model of the engine version that is asked for.

@@ -7,14 +7,17 @@ hypothetical nodes with 1, 2, 4 or 8 GPUs. Never a rule of thumb.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
 from stowage.hardware.catalog import catalog
 from stowage.hardware.gpu import Gpu
 from stowage.memory.constraints import tensor_parallel_sizes
-from stowage.planning.candidates import Candidate, GpuGroup, excluded, hypothetical_group
+from stowage.planning.candidate import Candidate
+from stowage.planning.candidates import GpuGroup, excluded, hypothetical_group
 from stowage.planning.fit import Fit, Fitter, Misfit, base_settings
-from stowage.planning.objective import cost_key, replica_gigabytes
+from stowage.planning.judge import cost_order
+from stowage.planning.prices import nominal_gigabytes
 from stowage.planning.targets import Target
 
 _NODE_SIZES: Final = (1, 2, 4, 8)
@@ -29,16 +32,25 @@ def would_fit(fitter: Fitter, aims: Sequence[Target], groups: Sequence[GpuGroup]
     """List changes that would make it fit, those within the user's own spec first, then hardware by cost."""
     found = [*_smaller_wishes(fitter, aims[-1], groups), *_more_of_the_same(fitter, aims, groups)]
     known = {group.gpu.name for group in groups}
-    others = [hypothetical_group(gpu) for gpu in _recommended() if gpu.name not in known]
-    options = [best for group in others if (best := _smallest(fitter, group, aims[0])) is not None]
-    sizes: dict[tuple[int, int], Candidate] = {}
-    for best in sorted(options, key=cost_key):
-        sizes.setdefault((replica_gigabytes(best), best.tensor_parallel_size), best)
-    found += [_words(each) for each in list(sizes.values())[:_MOST_FROM_CATALOG]]
+    options = _of_each_size(fitter, aims[0], [gpu for gpu in recommended() if gpu.name not in known])
+    found += [_words(each) for each in sorted(options, key=_cost)[:_MOST_FROM_CATALOG]]
     return tuple(dict.fromkeys(found))[:_MOST_SUGGESTIONS]
 
 
-def _recommended() -> Iterator[Gpu]:
+def _of_each_size(fitter: Fitter, target: Target, gpus: Sequence[Gpu]) -> Iterator[Candidate]:
+    """Give one shape for each memory size of cards: of the card with a fast link, and the slower one of such."""
+    sizes: dict[int, list[Gpu]] = {}
+    for gpu in sorted(gpus, key=lambda gpu: (not gpu.has_fast_link, gpu.bf16_flops or 0, gpu.name)):
+        sizes.setdefault(nominal_gigabytes(gpu), []).append(gpu)
+    for alike in sizes.values():
+        shapes = (_smallest(fitter, hypothetical_group(gpu), target) for gpu in alike)
+        first = next((shape for shape in shapes if shape is not None), None)
+        if first is not None:
+            yield first
+
+
+def recommended() -> Iterator[Gpu]:
+    """Give the server GPUs of the catalog that one would buy or rent for this."""
     for gpu in catalog().gpus:
         if gpu.vendor == "NVIDIA" and not any(word in gpu.name.split("-") for word in _NOT_RECOMMENDED):
             yield gpu
@@ -49,10 +61,9 @@ def _smaller_wishes(fitter: Fitter, target: Target, groups: Sequence[GpuGroup]) 
     lengths: list[tuple[int, str]] = []
     counts: list[tuple[int, str]] = []
     for group in groups:
-        for size in tensor_parallel_sizes(fitter.profile):
-            if size > group.most_gpus_on_a_node or fitter.spec.parallelism.tensor not in (None, size):
-                continue
-            misfit = _fit(fitter, Candidate(group, size), target)
+        for size in range(1, group.most_gpus_on_a_node + 1):
+            candidate = _plainest(fitter, group, size)
+            misfit = None if candidate is None else _fit(fitter, candidate, target)
             if isinstance(misfit, Misfit):
                 where = f"on {size}x {group.gpu.name}"
                 lengths.append((misfit.largest_max_model_len or 0, where))
@@ -76,7 +87,7 @@ def _more_of_the_same(fitter: Fitter, aims: Sequence[Target], groups: Sequence[G
 
 
 def _larger_node(best: Candidate, target: Target, aim: Target) -> Iterator[str]:
-    size, there = best.tensor_parallel_size, best.group.most_gpus_on_a_node
+    size, there = best.gpus, best.group.most_gpus_on_a_node
     free = max((node.free_gpus for node in best.group.nodes), default=0)
     less = f", holding {target.kv_tokens:,} tokens" if target.kv_tokens < aim.kv_tokens else ""
     if size > there:
@@ -93,17 +104,41 @@ def _smallest(fitter: Fitter, group: GpuGroup, target: Target) -> Candidate | No
     ):
         return None
     for size in _NODE_SIZES:
-        if spec.parallelism.tensor not in (None, size):
-            continue
-        fit = _fit(fitter, Candidate(group, size), target)
+        candidate = _plainest(fitter, group, size)
+        fit = None if candidate is None else _fit(fitter, candidate, target)
         if isinstance(fit, Fit) and not fit.is_tight:
-            return Candidate(group, size)
+            return candidate
+    return None
+
+
+def _plainest(fitter: Fitter, group: GpuGroup, gpus: int) -> Candidate | None:
+    """Give the plainest way to use so many GPUs of one node: layers shared by as many as may be; pins are kept."""
+    parallel = fitter.spec.parallelism
+    data = parallel.data or 1
+    for tensor in reversed(tensor_parallel_sizes(fitter.profile, data)):
+        stages = gpus // (tensor * data)
+        whole = stages * tensor * data == gpus and (stages == 1 or fitter.profile.supports_pipeline)
+        if whole and parallel.tensor in (None, tensor) and parallel.pipeline in (None, stages):
+            return Candidate(group, tensor, stages, data)
     return None
 
 
 def _fit(fitter: Fitter, candidate: Candidate, target: Target) -> Fit | Misfit:
-    base = base_settings(fitter.spec, fitter.version, fitter.profile.dtype, candidate.tensor_parallel_size)
-    return fitter.fit(candidate.group.device, base, target)
+    base = replace(
+        base_settings(fitter.spec, fitter.version, fitter.profile.dtype),
+        tensor_parallel_size=candidate.tensor_parallel_size,
+        pipeline_parallel_size=candidate.pipeline_parallel_size,
+        data_parallel_size=candidate.data_parallel_size,
+    )
+    return fitter.frugal(candidate.group.device, base, target)
+
+
+def _cost(candidate: Candidate) -> tuple[float, ...]:
+    return cost_order(candidate, _gigabytes(candidate))
+
+
+def _gigabytes(candidate: Candidate) -> int:
+    return nominal_gigabytes(candidate.group.gpu) * candidate.gpus
 
 
 def _any_gpu(fitter: Fitter) -> object:
@@ -111,4 +146,4 @@ def _any_gpu(fitter: Fitter) -> object:
 
 
 def _words(candidate: Candidate) -> str:
-    return f"{candidate.tensor_parallel_size}x {candidate.group.gpu.name} on one node"
+    return f"{candidate.gpus}x {candidate.group.gpu.name} on one node"

@@ -7,7 +7,7 @@ by step, only when nothing in the cluster can hold it. The plan says which step 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from stowage.api.conditions import Reason
@@ -19,6 +19,8 @@ DEFAULT_KV_TOKENS: Final = 32_768
 SMALLEST_KV_TOKENS: Final = 256
 DEFAULT_REQUEST_TOKENS: Final = 4_096
 DEFAULT_CONCURRENCY: Final = DEFAULT_KV_TOKENS // DEFAULT_REQUEST_TOKENS
+SHORT_REQUEST_TOKENS: Final = 512
+"""A short turn of a chat: where nobody states lengths, as many of these may run at once as the cache holds."""
 # Where only a mean is stated, one request in twenty is taken to be twice as long.
 _P95_OVER_MEAN: Final = 2
 
@@ -43,6 +45,21 @@ class Target:
     def batch_floor(self) -> int:
         """Fewest sequences per step that the replica must be able to run."""
         return self.concurrency or DEFAULT_CONCURRENCY
+
+    @property
+    def running_tokens(self) -> int:
+        """Length of a request that the number of running sequences is sized for: stated, else a short one."""
+        return self.request_tokens if self.request_stated else min(SHORT_REQUEST_TOKENS, self.request_tokens)
+
+    def per_rank(self, ranks: int) -> Target:
+        """Give what each of so many data-parallel ranks must hold, which share requests but no cache."""
+        if ranks == 1:
+            return self
+        return replace(
+            self,
+            kv_tokens=max(self.context_tokens, -(-self.kv_tokens // ranks)),
+            concurrency=-(-self.concurrency // ranks),
+        )
 
 
 def targets(profile: ModelProfile, spec: LLMDeploymentSpec) -> tuple[Target, ...] | Refusal:

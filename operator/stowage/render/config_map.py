@@ -1,6 +1,6 @@
-"""The ConfigMap that carries a LaunchSpec into pods.
+"""The ConfigMap that carries a LaunchSpec into pods, and the one that remembers accuracy checks.
 
-It is named by the hash of its content and immutable: a pod that restarts months later reads exactly what its
+The first is named by the hash of its content and immutable: a pod that restarts months later reads exactly what its
 replica set was made with, whatever the operator has planned since.
 """
 
@@ -29,4 +29,15 @@ def launch_config_map(resource: Mapping[str, Any], launch_json: str) -> dict[str
         "metadata": names.object_metadata(resource, name, LAUNCH_ROLE),
         "immutable": True,
         "data": {names.LAUNCH_KEY: launch_json},
+    }
+
+
+def accuracy_record_map(resource: Mapping[str, Any], record_json: str) -> dict[str, Any]:
+    """What is remembered of accuracy checks while no workload object exists that could carry it."""
+    name = f"{resource['metadata']['name']}-accuracy"
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": names.object_metadata(resource, name, names.ACCURACY_ROLE),
+        "data": {names.RECORD_KEY: record_json},
     }

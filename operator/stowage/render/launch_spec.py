@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from stowage.api.v1alpha1 import LLMDeploymentSpec
-from stowage.hardware.catalog import find_gpu
+from stowage.hardware.gpu_sharing import find_device
 from stowage.planning.plan import Plan
 from stowage.render import names
 from stowage.render.durations import drain_timeout_seconds, startup_timeout_seconds
+from stowage.render.served_spec import served_spec
 from stowage.render.vllm_args import vllm_args
 from stowage.world import EngineOptions
 from stowage_runtime.contract import EngineExpectation, GpuExpectation, LaunchSpec, ModelRef
@@ -26,6 +27,7 @@ def launch_spec(
     resource: Mapping[str, Any], spec: LLMDeploymentSpec, plan: Plan, options: EngineOptions
 ) -> LaunchSpec:
     """The launch specification of every replica of one plan."""
+    spec = served_spec(spec, plan)
     metadata = resource["metadata"]
     env = {"HF_ENDPOINT": options.hub_endpoint} if options.hub_endpoint else {}
     return LaunchSpec(
@@ -53,7 +55,7 @@ def _model_ref(spec: LLMDeploymentSpec, plan: Plan) -> ModelRef:
 def _gpu_expectation(plan: Plan) -> GpuExpectation | None:
     if plan.gpu_product is None:
         return None
-    gpu = find_gpu(plan.gpu_product)
+    gpu = find_device(plan.gpu_product)
     if gpu is None:
         raise ValueError(f"plan names GPU {plan.gpu_product}, which the catalog does not have")
     major, minor = gpu.compute_capability

@@ -16,10 +16,13 @@ MANAGED_BY_LABEL = "app.kubernetes.io/managed-by"
 MANAGER = "stowage"
 
 IN_FORCE_ANNOTATION = "stowage.dev/in-force"
+ACCURACY_ANNOTATION = "stowage.dev/accuracy"
+CHECK_ANNOTATION = "stowage.dev/accuracy-check"
 TEMPLATE_HASH_ANNOTATION = "stowage.dev/template-hash"
 
 SERVER_ROLE = "server"
 INSPECT_ROLE = "inspect"
+ACCURACY_ROLE = "accuracy"
 
 AGENT_CONTAINER = "agent"
 ENGINE_CONTAINER = "engine"
@@ -32,6 +35,11 @@ LAUNCH_DIR = "/stowage/launch"
 LAUNCH_KEY = "launch.json"
 CACHE_DIR = "/stowage/cache"
 MODEL_DIR = "/stowage/model"
+CANDIDATE_VOLUME = "candidate"
+CANDIDATE_DIR = "/stowage/candidate"
+PROMPTS_DIR = "/stowage/prompts"
+CHECK_KEY = "check.json"
+RECORD_KEY = "record.json"
 
 HTTP_PORT = 8000
 AGENT_PORT = 9400

@@ -19,6 +19,8 @@ from stowage.render.durations import (
     startup_timeout_seconds,
     termination_grace_period_seconds,
 )
+from stowage.render.node_preference import node_preference
+from stowage.render.served_spec import served_spec
 from stowage.world import EngineOptions
 
 PROBE_PERIOD_SECONDS = 2
@@ -32,6 +34,7 @@ def pod_template(
 ) -> dict[str, Any]:
     """The pod template of the Deployment, without anything that depends on the operator's version but its image."""
     name = resource["metadata"]["name"]
+    spec = served_spec(spec, plan)
     runtime = spec.runtime
     labels = {**runtime.pod_labels, **names.object_labels(name), names.LEADER_LABEL: "true"}
     template: dict[str, Any] = {"metadata": {"labels": labels}, "spec": {}}
@@ -51,6 +54,8 @@ def pod_template(
     )
     if plan.node_selector:
         pod["nodeSelector"] = dict(plan.node_selector)
+    if preference := node_preference(plan):
+        pod["affinity"] = preference
     if tolerations := _tolerations(spec, plan):
         pod["tolerations"] = tolerations
     pod.update(identity_fields(spec))

@@ -25,10 +25,19 @@ def vllm_args(settings: EngineSettings, extra: Sequence[str]) -> list[str]:
         args += ["--gpu-memory-utilization", f"{settings.gpu_memory_utilization:g}"]
     if settings.kv_cache_memory_bytes is not None:
         args += ["--kv-cache-memory-bytes", str(settings.kv_cache_memory_bytes)]
-    if settings.tensor_parallel_size > 1:
-        args += ["--tensor-parallel-size", str(settings.tensor_parallel_size)]
-    if settings.pipeline_parallel_size > 1:
-        args += ["--pipeline-parallel-size", str(settings.pipeline_parallel_size)]
+    args += _parallelism(settings)
+    if settings.quantization is not None:
+        args += ["--quantization", settings.quantization]
     if settings.enforce_eager:
         args.append("--enforce-eager")
     return [*args, *extra]
+
+
+def _parallelism(settings: EngineSettings) -> list[str]:
+    sizes = {
+        "--tensor-parallel-size": settings.tensor_parallel_size,
+        "--pipeline-parallel-size": settings.pipeline_parallel_size,
+        "--data-parallel-size": settings.data_parallel_size,
+    }
+    args = [word for option, size in sizes.items() if size > 1 for word in (option, str(size))]
+    return [*args, "--enable-expert-parallel"] if settings.enable_expert_parallel else args

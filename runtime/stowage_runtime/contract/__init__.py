@@ -7,6 +7,8 @@ that reads it.
 
 from __future__ import annotations
 
+from stowage_runtime.contract.accuracy_check import AccuracyCheck
+from stowage_runtime.contract.accuracy_report import AccuracyReport, AnswerFigures, LikelihoodFigures
 from stowage_runtime.contract.checkpoint_summary import CheckpointSummary, TensorGroup, summarize
 from stowage_runtime.contract.fields import ContractError, Record
 from stowage_runtime.contract.launch_spec import EngineExpectation, GpuExpectation, LaunchSpec, ModelRef
@@ -24,6 +26,9 @@ from stowage_runtime.contract.termination import Termination
 __all__ = [
     "PHASES",
     "TERMINATION_REASONS",
+    "AccuracyCheck",
+    "AccuracyReport",
+    "AnswerFigures",
     "CheckpointSummary",
     "ContractError",
     "EngineExpectation",
@@ -31,6 +36,7 @@ __all__ = [
     "Failure",
     "GpuExpectation",
     "LaunchSpec",
+    "LikelihoodFigures",
     "ModelRef",
     "Progress",
     "Record",

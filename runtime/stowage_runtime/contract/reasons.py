@@ -12,6 +12,7 @@ from types import MappingProxyType
 TERMINATION_REASONS: Mapping[str, str] = MappingProxyType(
     {
         "InvalidLaunchSpec": "The launch configuration could not be read, or vLLM refused its arguments.",
+        "InvalidPrompts": "The prompts of an accuracy check could not be read or used.",
         "GPUCountMismatch": "The container sees another number of GPUs than the plan asked for.",
         "GPUMemoryTooSmall": "A GPU has less memory than the plan was made for.",
         "GPUTypeMismatch": "A GPU is of another product or compute capability than the plan was made for.",

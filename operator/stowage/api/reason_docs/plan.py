@@ -116,5 +116,39 @@ DOCS: Mapping[Reason, ReasonDoc] = MappingProxyType(
             "Bring the nodes back, or change the spec so that a new plan can be made.",
             (_PLANNED, _DEGRADED, _READY),
         ),
+        Reason.OBJECTIVES_NOT_MET: ReasonDoc(
+            "No shape that fits is forecast to meet spec.objectives for the stated workload.",
+            "Relax the objective that the message names, lower the load of a replica, or allow faster GPUs.",
+            (_PLANNED, _READY),
+        ),
+        Reason.OBJECTIVES_BELOW_FLOOR: ReasonDoc(
+            "spec.objectives asks for a latency that no usable GPU reaches even for a single request.",
+            "Ask for no less than the floor that the message states, or allow faster GPUs.",
+            (_PLANNED, _READY),
+        ),
+        Reason.ACCURACY_CHECK_PENDING: ReasonDoc(
+            "Only a lossy plan fits, and its accuracy check waits, runs or could not be carried out yet.",
+            "Wait; status.accuracy says what the check does, and which GPUs it waits for.",
+            (_PLANNED, _READY),
+        ),
+        Reason.ACCURACY_CHECK_FAILED: ReasonDoc(
+            "The accuracy check of a lossy plan has shown a loss above precision.accuracy.maxDrop, so that "
+            "plan is not taken.",
+            "See status.accuracy; allow another checkpoint, more GPUs for a lossless plan, or a larger maxDrop.",
+            (_PLANNED, _READY),
+        ),
+        Reason.ACCURACY_CHECK_INCONCLUSIVE: ReasonDoc(
+            "The accuracy check of a lossy plan could show neither a loss above precision.accuracy.maxDrop "
+            "nor the lack of one, so that plan is not taken.",
+            "Use as many prompts as status.accuracy.neededPrompts says, under a new promptsRef, or a "
+            "larger maxDrop.",
+            (_PLANNED, _READY),
+        ),
+        Reason.INVALID_PROMPTS: ReasonDoc(
+            "The ConfigMap of precision.accuracy.promptsRef has no usable prompts; the message names the line.",
+            "Write one JSON object per line under the key prompts.jsonl (docs/accuracy.md); it is read again "
+            "within minutes.",
+            (_PLANNED, _DEGRADED, _READY),
+        ),
     }
 )

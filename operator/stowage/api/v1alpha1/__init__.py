@@ -6,6 +6,13 @@ package, not from the files in it.
 
 from __future__ import annotations
 
+from stowage.api.v1alpha1.accuracy_status import (
+    AccuracyAnswers,
+    AccuracyLikelihood,
+    AccuracyState,
+    AccuracyStatus,
+    AccuracyVerdict,
+)
 from stowage.api.v1alpha1.deployment import (
     API_VERSION,
     GROUP,
@@ -34,6 +41,7 @@ from stowage.api.v1alpha1.operation import (
     ScalingMode,
     ScalingSpec,
 )
+from stowage.api.v1alpha1.plan_forecast import PlanBoundness, PlanCost, PlanFigure, PlanForecast
 from stowage.api.v1alpha1.plan_status import (
     Placement,
     PlanLedger,
@@ -61,7 +69,12 @@ __all__ = [
     "KIND",
     "PLURAL",
     "VERSION",
+    "AccuracyAnswers",
+    "AccuracyLikelihood",
     "AccuracySpec",
+    "AccuracyState",
+    "AccuracyStatus",
+    "AccuracyVerdict",
     "Alternative",
     "ConfigMapRef",
     "EngineFigures",
@@ -82,6 +95,10 @@ __all__ = [
     "ObjectivesSpec",
     "ParallelismSpec",
     "Placement",
+    "PlanBoundness",
+    "PlanCost",
+    "PlanFigure",
+    "PlanForecast",
     "PlanLedger",
     "PlanNode",
     "PlanParallelism",

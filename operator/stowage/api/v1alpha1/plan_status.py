@@ -15,11 +15,16 @@ from pydantic import Field
 from stowage.api.base import Sentence, StatusModel, Word
 from stowage.api.v1alpha1.engine import Toggle
 from stowage.api.v1alpha1.hardware import HardwareClass
+from stowage.api.v1alpha1.plan_forecast import PlanCost, PlanForecast
 
 PLAN_MAX_BYTES: Final = 8 * 1024
 """Largest JSON form of status.plan."""
 
 MAX_REJECTIONS: Final = 10
+
+_LISTS: Final = ("notes", "rejections", "nodes", "pools", "shortfall")
+_BESIDE: Final = ("better", "contender", "forecast", "lossy", "model_source")
+"""What a plan can be shown without, in the order in which it is left out where it would be too long."""
 
 ByteCount: TypeAlias = Annotated[int, Field(ge=0, le=2**62)]
 """A number of bytes."""
@@ -118,8 +123,35 @@ class PlanStatus(StatusModel):
         None,
         description="Requests of the stated lengths (else of maxModelLen) that fit at once into one replica.",
     )
-    bound: Word | None = Field(None, description="What limits the plan's throughput first.")
+    attention_backend: Word | None = Field(
+        None, description="Kernels that the engine will use for attention."
+    )
+    model_source: Sentence | None = Field(
+        None, description="The checkpoint that is served, where it is an allowed alternative."
+    )
+    lossy: Sentence | None = Field(None, description="What about the precision is lossy; unset: nothing.")
+    replicas: Count | None = Field(None, description="Replicas that the plan is made for.")
+    nodes_per_replica: Count | None = Field(None, description="Nodes that one replica spans.")
+    bound: Word | None = Field(
+        None,
+        description="What limits the plan first, with its share, for example decode: MemoryBandwidth 81%.",
+    )
+    forecast: PlanForecast | None = Field(None, description="What the workload sees from one replica.")
+    cost: PlanCost | None = Field(None, description="What all replicas cost.")
+    shortfall: tuple[Sentence, ...] = Field(
+        (), max_length=4, description="Objectives that are not met, and the least that physics allows."
+    )
+    contender: Sentence | None = Field(
+        None, description="A lossy plan that is taken once its accuracy check has passed."
+    )
+    better: Sentence | None = Field(
+        None, description="What a new plan would be, where the one in force is kept."
+    )
     placement: Placement | None = Field(None, description="Now, AfterScaleUp or Impossible.")
+    pools: tuple[Sentence, ...] = Field(
+        (), max_length=8, description="Node pools that have to grow first, or may grow for more replicas."
+    )
+    new_nodes: Count | None = Field(None, description="Nodes that do not exist yet and that the plan needs.")
     nodes: tuple[PlanNode, ...] = Field((), max_length=8, description="Nodes that the plan was made on.")
     notes: tuple[Sentence, ...] = Field(
         (),
@@ -136,14 +168,18 @@ class PlanStatus(StatusModel):
         return len(json.dumps(self.to_dict(), separators=(",", ":"), ensure_ascii=False).encode())
 
     def within_limit(self) -> PlanStatus:
-        """Give the plan with notes, rejections and nodes shortened from the end until it is within 8 KiB."""
+        """Give the plan within 8 KiB: lists are shortened from the end, then what is only said beside the choice."""
         plan = self
         while plan.size_bytes > PLAN_MAX_BYTES:
-            longest = max(("notes", "rejections", "nodes"), key=lambda name: _size(plan, name))
+            longest = max(_LISTS, key=lambda name: _size(plan, name))
             entries = getattr(plan, longest)
-            if not entries:
-                raise ValueError("a plan without notes, rejections and nodes is above its limit")
-            plan = plan.model_copy(update={longest: entries[:-1]})
+            if entries:
+                plan = plan.model_copy(update={longest: entries[:-1]})
+                continue
+            said = next((name for name in _BESIDE if getattr(plan, name) is not None), None)
+            if said is None:
+                raise ValueError("a plan without lists and remarks is above its limit")
+            plan = plan.model_copy(update=dict.fromkeys((said,)))
         return plan
 
 

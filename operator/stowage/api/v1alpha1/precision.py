@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
-from pydantic import Field, StrictStr
+from pydantic import Field, StrictInt, StrictStr
 
 from stowage.api.base import ApiModel, Rule, map_list, matches
 from stowage.api.v1alpha1.fields import ConfigMapRef
@@ -35,13 +35,25 @@ class AccuracySpec(ApiModel):
     """The check that a lossy choice has to pass before it serves."""
 
     prompts_ref: ConfigMapRef = Field(
-        description="ConfigMap with the prompts (ideally 100), with expected answers or without."
+        description=(
+            "ConfigMap with the prompts under the key prompts.jsonl: at least one, ideally 100 or more, with "
+            "expected answers or without. Another name means another check."
+        )
     )
     max_drop: Annotated[
         StrictStr,
         Field(min_length=1, max_length=8),
-        matches("[0-9]{1,3}([.][0-9]{1,3})?%", "must be a percentage such as 1% or 0.5%"),
+        matches("([0-9]|[1-9][0-9])([.][0-9]{1,3})?%|100%", "must be a percentage such as 1% or 0.5%"),
+        matches(".*[1-9].*", "must be above 0%: no number of prompts shows that nothing at all is lost"),
     ] = Field("1%", description="Largest loss of accuracy that is accepted.")
+    answer_tokens: Annotated[StrictInt, Field(ge=1, le=4096)] = Field(
+        128, description="Longest answer in tokens, where a prompt does not state its own maxTokens."
+    )
+
+    @property
+    def max_drop_share(self) -> float:
+        """The accepted loss as a share: 1% is 0.01."""
+        return float(self.max_drop.removesuffix("%")) / 100.0
 
 
 class PrecisionSpec(ApiModel):

@@ -13,6 +13,7 @@ from pydantic import Field
 
 from stowage.api.base import ATOMIC_MAP, Sentence, StatusModel, Word, map_list
 from stowage.api.conditions import Condition
+from stowage.api.v1alpha1.accuracy_status import AccuracyStatus
 from stowage.api.v1alpha1.plan_status import ByteCount, Count, PlanStatus
 
 
@@ -92,6 +93,9 @@ class LLMDeploymentStatus(StatusModel):
     )
     plan: PlanStatus | None = Field(
         None, description="The plan of this generation.", json_schema_extra=ATOMIC_MAP
+    )
+    accuracy: AccuracyStatus | None = Field(
+        None, description="The check of a lossy plan.", json_schema_extra=ATOMIC_MAP
     )
     engine: EngineStatus | None = Field(
         None, description="Predicted against measured.", json_schema_extra=ATOMIC_MAP

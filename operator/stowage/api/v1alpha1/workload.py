@@ -49,7 +49,10 @@ class WorkloadSpec(ApiModel):
     )
     requests_per_second: Annotated[float, Field(strict=True, gt=0, le=1_000_000)] | None = Field(
         None,
-        description="Arrival rate of the whole deployment. At most one of this and concurrencyPerReplica.",
+        description=(
+            "Arrival rate of the whole deployment. No fewer replicas run than it takes, whatever replicas says "
+            "(0 stays 0). At most one of this and concurrencyPerReplica."
+        ),
     )
 
     rules: ClassVar[tuple[Rule, ...]] = (
@@ -104,5 +107,9 @@ class ObjectivesSpec(ApiModel):
         95, description="Share of requests in percent that ttft and tpot must hold for."
     )
     priority: Priority = Field(
-        Priority.COST, description="What to prefer among shapes that meet the objectives."
+        Priority.COST,
+        description=(
+            "What to prefer among shapes that meet the objectives: Cost (least per hour), Latency (fastest requests) "
+            "or Throughput (most output tokens per second)."
+        ),
     )

@@ -15,7 +15,7 @@ import time
 from collections.abc import Sequence
 from http.server import ThreadingHTTPServer
 
-from . import failures
+from . import failures, scoring
 from .capacity import Capacity, DoesNotFitError, capacity_of
 from .checkpoint import Checkpoint, ModelMissingError, find
 from .http_api import Engine, server_of
@@ -92,6 +92,7 @@ def _serve(log: StartupLog, capacity: Capacity, steering: Steering, ending: thre
         metrics_text=lambda: metrics.exposition(scheduler.gauges(), info),
         healthy=lambda: time.monotonic() - began < sick_after,
         refuse=steering.fault == "refuse",
+        loss_nats=scoring.loss_nats(options, steering),
     )
     server = server_of(engine, options.host or "0.0.0.0", options.port)
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()

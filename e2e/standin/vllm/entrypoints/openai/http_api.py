@@ -16,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from .scheduler import AbortedError, Request, Scheduler
+from .scoring import prompt_logprobs, token_ids
 
 SIMULATED = {"engine": "simulated"}
 _DEFAULT_MAX_TOKENS = 16
@@ -57,6 +58,7 @@ class Engine:
     metrics_text: Callable[[], str]
     healthy: Callable[[], bool]
     refuse: bool
+    loss_nats: float = 0.0
     in_flight: InFlight = field(default_factory=InFlight)
     draining: threading.Event = field(default_factory=threading.Event)
 
@@ -116,11 +118,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _post(self, body: bytes, *, chat: bool) -> None:
         try:
+            if self.path == "/tokenize":
+                self._tokenize(_parse(body))
+                return
             if not chat and self.path != "/v1/completions":
                 raise RefusedError(404, "NotFoundError", "Not Found")
             self._complete(_parse(body), chat=chat)
         except RefusedError as refused:
             self._answer_json(refused.body, refused.status)
+
+    def _tokenize(self, body: Json) -> None:
+        tokens = token_ids(_chat_text(body)) if "messages" in body else _prompt_tokens(body)
+        known = {"count": len(tokens), "max_model_len": self.engine.max_model_len}
+        self._answer_json({**known, "tokens": tokens, **SIMULATED})
 
     def _complete(self, body: Json, *, chat: bool) -> None:
         if body.get("model", self.engine.names[0]) not in self.engine.names:
@@ -139,6 +149,7 @@ class _Handler(BaseHTTPRequestHandler):
         text = "".join(tokens)
         choice: Json = {"index": 0, "finish_reason": "length", "stop_reason": None, "logprobs": None}
         choice |= {"message": {"role": "assistant", "content": text}} if chat else {"text": text}
+        choice |= self._scores(body, text) if not chat else {}
         usage = {
             "prompt_tokens": request.prompt_tokens,
             "completion_tokens": request.max_tokens,
@@ -146,8 +157,14 @@ class _Handler(BaseHTTPRequestHandler):
         }
         self._answer_json({**head, "choices": [choice], "usage": usage})
 
+    def _scores(self, body: Json, text: str) -> Json:
+        scores: Json = {"token_ids": token_ids(text) if body.get("return_token_ids") else None}
+        if body.get("prompt_logprobs") is not None:
+            scores["prompt_logprobs"] = prompt_logprobs(_prompt_tokens(body), self.engine.loss_nats)
+        return scores
+
     def _request(self, body: Json, *, chat: bool) -> Request:
-        prompt_tokens = len((_chat_text(body) if chat else _prompt_text(body)).encode())
+        prompt_tokens = len(token_ids(_chat_text(body)) if chat else _prompt_tokens(body))
         room = self.engine.max_model_len - prompt_tokens
         wanted = body.get("max_completion_tokens") or body.get("max_tokens")
         max_tokens = int(wanted or min(room, _DEFAULT_MAX_TOKENS))
@@ -223,11 +240,13 @@ def _chat_text(body: Json) -> str:
     )
 
 
-def _prompt_text(body: Json) -> str:
+def _prompt_tokens(body: Json) -> list[int]:
     prompt = body.get("prompt")
+    if isinstance(prompt, list) and prompt and all(type(token) is int for token in prompt):
+        return prompt
     if not isinstance(prompt, str) or not prompt:
-        raise RefusedError(400, "BadRequestError", "prompt: a text is required", "prompt")
-    return prompt
+        raise RefusedError(400, "BadRequestError", "prompt: a text or a list of tokens is required", "prompt")
+    return token_ids(prompt)
 
 
 def _head(model: str, version: str, *, chat: bool) -> Json:

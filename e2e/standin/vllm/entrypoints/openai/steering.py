@@ -32,7 +32,11 @@ FAULTS = {
 
 @dataclass(frozen=True, slots=True)
 class Steering:
-    """What one stand-in shall do; empty fault: everything works. Sizes in bytes, times in seconds."""
+    """What one stand-in shall do; empty fault: everything works. Sizes in bytes, times in seconds.
+
+    `loss_nats` is by how much the checkpoint's tokens are less likely than an exact one's, `lossy_nats` how much less
+    likely they are still where weights are quantised on load or the KV cache has eight bits.
+    """
 
     fault: str = ""
     after_seconds: float = 0.0
@@ -45,6 +49,8 @@ class Steering:
     non_torch_bytes: int = 1 << 28
     ttft_seconds: float = 0.0
     tpot_seconds: float = 0.0
+    loss_nats: float = 0.0
+    lossy_nats: float = 0.0
 
 
 def steering_of(config: Mapping[str, Any]) -> Steering:

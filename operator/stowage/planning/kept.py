@@ -1,0 +1,81 @@
+"""The plan in force is kept while it still fits: what a better one would bring is shown, not taken.
+
+A plan that changes because a node appeared would restart replicas that serve; only what the user changes, or what no
+longer fits, makes a new one.
+"""
+
+from __future__ import annotations
+
+from stowage.planning.assemble import assemble
+from stowage.planning.candidate import Candidate
+from stowage.planning.fit import Misfit
+from stowage.planning.judge import Score
+from stowage.planning.option import Option
+from stowage.planning.result import Plan, PlanRequest
+from stowage.planning.search import Search
+
+
+def keep(request: PlanRequest, search: Search, plan: Plan, best: Score) -> tuple[Plan, Plan | None]:
+    """Give the plan to take and, where that is the one in force, the new one if it would be better.
+
+    The plan in force is judged anew with its own settings: its place, its ledger and its forecast are those of now.
+    """
+    old = request.in_force
+    if old is None or old.digest() == plan.digest():
+        return plan, None
+    score = _still_fits(search, old, best)
+    if score is None:
+        return plan, None
+    kept = assemble(request, search.judge, score, keep_settings=True)
+    return kept, plan if best.order < score.order else None
+
+
+def _still_fits(search: Search, old: Plan, best: Score) -> Score | None:
+    option = next((each for each in search.options if _is_of(each, old)), None)
+    same_model = (
+        old.model_revision == search.judge.variant.profile.revision
+        and old.lossy == search.judge.variant.lossy
+    )
+    if option is None or option.nowhere is not None or not same_model:
+        return None
+    if old.engine_version != search.judge.version.version:
+        return None
+    rank = best.target.per_rank(old.settings.data_parallel_size)
+    if best.target.context_pinned and old.settings.max_model_len != best.target.context_tokens:
+        return None
+    fit = search.judge.fitter.check(option.candidate.group.device, old.settings, rank)
+    if isinstance(fit, Misfit) or (fit.is_tight and not best.fit.is_tight):
+        return None
+    found = search.judge.judged(option, best.target, fit)
+    worse = isinstance(found, Misfit) or (found.misses > 0 and not best.misses) or _pins_changed(search, old)
+    return None if worse or isinstance(found, Misfit) else found
+
+
+def _pins_changed(search: Search, old: Plan) -> bool:
+    """Whether a setting that the spec pins is another one in the old plan."""
+    engine, settings = search.judge.spec.engine, old.settings
+    pairs = (
+        (engine.max_num_seqs, settings.max_num_seqs),
+        (engine.max_num_batched_tokens, settings.max_num_batched_tokens),
+        (engine.gpu_memory_utilization, settings.gpu_memory_utilization),
+        (engine.enforce_eager, settings.enforce_eager),
+    )
+    base = search.judge.base(search.options[0].candidate)
+    fixed = (base.kv_cache_memory_bytes, base.kv_cache_dtype, base.quantization)
+    same = fixed == (settings.kv_cache_memory_bytes, settings.kv_cache_dtype, settings.quantization)
+    return not same or any(pin is not None and pin != value for pin, value in pairs)
+
+
+def _is_of(option: Option, old: Plan) -> bool:
+    candidate: Candidate = option.candidate
+    settings = old.settings
+    split = (settings.tensor_parallel_size, settings.pipeline_parallel_size, settings.data_parallel_size)
+    return (
+        candidate.group.gpu.name == old.gpu_product
+        and candidate.group.resource_name == old.gpu_resource
+        and dict(option.needs.node_selector) == dict(old.node_selector)
+        and (candidate.tensor_parallel_size, candidate.pipeline_parallel_size, candidate.data_parallel_size)
+        == split
+        and candidate.expert_parallel == settings.enable_expert_parallel
+        and candidate.nodes == old.nodes_per_replica
+    )
