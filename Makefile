@@ -39,7 +39,8 @@ crds: ## Generate the CRD and the reference pages from the models
 	@venv=$(VENV) && "$$venv/bin/python" -m tools.generate_crd && "$$venv/bin/python" -m tools.generate_docs
 
 bench: ## Run the benchmarks; each prints a table (CASES=FILE MODELS=DIR: also score the memory model)
-	@venv=$(VENV) && "$$venv/bin/python" bench/operator_footprint.py && if [ -n "$(CASES)" ]; then \
+	@venv=$(VENV) && "$$venv/bin/python" bench/operator_footprint.py && "$$venv/bin/python" bench/planner_speed.py && \
+	"$$venv/bin/python" bench/latency_accuracy.py --brief && if [ -n "$(CASES)" ]; then \
 	"$$venv/bin/python" bench/memory_accuracy.py --cases "$(CASES)" --models "$(MODELS)"; \
 	else echo "bench/memory_accuracy.py needs measured start-ups: make bench CASES=FILE.jsonl MODELS=DIR"; fi
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import typer
 
+from stowage.commands import explain as explain_module
 from stowage.commands import inspect as inspect_module
 from stowage.commands import memory as memory_module
 from stowage.commands import plan as plan_module
@@ -21,7 +22,7 @@ app = typer.Typer(
 )
 
 
-for module in (plan_module, memory_module, inspect_module):
+for module in (plan_module, explain_module, memory_module, inspect_module):
     module.register(app)
 
 

@@ -379,3 +379,22 @@ def test_its_distribution_is_named_vllm() -> None:
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
     )
     assert answer.stdout.split() == ["0.32.0", "0.32.0"]
+
+
+def test_tokens_and_their_log_probabilities_are_given_as_vllm_gives_them(start: Start) -> None:
+    exact = start(*OPTIONS, steering={"lossy_nats": 0.5})
+    lossy = start(*OPTIONS, "--kv-cache-dtype", "fp8", steering={"lossy_nats": 0.5})
+    exact.wait_until_ready()
+    lossy.wait_until_ready()
+    assert exact.post("/tokenize", {"model": "tiny", "prompt": "hi"})["tokens"] == [104, 105]
+    body = {"model": "tiny", "prompt": [104, 105, 106], "max_tokens": 1, "prompt_logprobs": 0}
+    found = [
+        engine.post("/v1/completions", {**body, "return_token_ids": True})["choices"][0]
+        for engine in (exact, exact, lossy)
+    ]
+    assert [len(each["token_ids"]) for each in found] == [1, 1, 1]
+    scores = [each["prompt_logprobs"] for each in found]
+    assert scores[0] == scores[1]
+    assert [list(entry) for entry in scores[0][1:]] == [["105"], ["106"]]
+    assert scores[0][0] is None
+    assert scores[2][1]["105"]["logprob"] < scores[0][1]["105"]["logprob"] < 0

@@ -115,3 +115,25 @@ def test_tokenizer_has_one_entry_per_byte_and_the_end_token(tmp_path: Path) -> N
 def test_extra_configuration_ends_up_in_config_json(tmp_path: Path) -> None:
     TinyModel(extra_config={"standin": {"fault": "exit"}}).write(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["standin"] == {"fault": "exit"}
+
+
+def values_of(path: Path) -> list[float]:
+    """All weights of a file, in order."""
+    content = path.read_bytes()
+    (size,) = struct.unpack("<Q", content[:8])
+    halves = struct.unpack(f"<{(len(content) - 8 - size) // 2}H", content[8 + size :])
+    return [struct.unpack("<f", struct.pack("<I", half << 16))[0] for half in halves]
+
+
+def test_noise_moves_every_tensor_by_its_share_and_no_noise_moves_nothing(tmp_path: Path) -> None:
+    spreads = []
+    for permille in (0, 100, 300):
+        model = TinyModel(num_hidden_layers=1, hidden_size=64, noise_permille=permille)
+        model.write(tmp_path / str(permille))
+    exact = values_of(tmp_path / "0" / "model.safetensors")
+    for permille in (100, 300):
+        noisy = values_of(tmp_path / str(permille) / "model.safetensors")
+        off = [value - other for value, other in zip(noisy, exact, strict=True)]
+        spreads.append(sum(each * each for each in off) ** 0.5 / sum(each * each for each in exact) ** 0.5)
+    assert 0.05 < spreads[0] < 0.12
+    assert 2.5 < spreads[1] / spreads[0] < 3.5

@@ -36,9 +36,9 @@ H100, A100, L40S, L4 = "NVIDIA-H100-80GB-HBM3", "NVIDIA-A100-SXM4-80GB", "NVIDIA
         pytest.param(
             llama_8b(),
             {"workload": {"maxModelLen": 131072}},
-            L40S,
-            1,
-            id="8B with full context needs a larger card",
+            L4,
+            2,
+            id="8B with full context needs two small cards, which cost less than a larger one",
         ),
         pytest.param(
             llama_8b(),
@@ -94,9 +94,19 @@ def test_a_pinned_context_is_not_enlarged() -> None:
     assert plan.settings.max_model_len == 8192
 
 
-def test_batch_limits_are_the_engines_defaults_where_memory_allows() -> None:
+def test_sequences_run_at_once_are_those_that_the_cache_holds() -> None:
     plan = chosen(make_plan(llama_8b(), inventory_of([gpu_node("n", H100, 1)])))
-    assert (plan.settings.max_num_seqs, plan.settings.max_num_batched_tokens) == (1024, 8192)
+    seqs = plan.settings.max_num_seqs
+    assert plan.settings.max_num_batched_tokens == 8192
+    assert seqs * 512 <= plan.ledger.kv_tokens < (seqs + 16) * 512
+    assert any(note.startswith("max_num_seqs 1,024 →") for note in plan.notes)
+
+
+def test_stated_lengths_decide_how_many_run_at_once() -> None:
+    load = {"promptTokens": {"mean": 3000}, "outputTokens": {"mean": 1000}}
+    plan = chosen(make_plan(llama_8b(), inventory_of([gpu_node("n", H100, 1)]), workload=load))
+    seqs = plan.settings.max_num_seqs
+    assert seqs * 4000 <= plan.ledger.kv_tokens < (seqs + 8) * 4016
 
 
 def test_batch_limits_are_lowered_for_memory_and_said() -> None:

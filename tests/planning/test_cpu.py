@@ -153,3 +153,11 @@ def test_cpus_are_never_chosen_silently() -> None:
 def test_the_class_works_in_a_mixed_cluster() -> None:
     plan = chosen(make_plan(tiny(), inventory_of(mixed_nodes()), hardware=CPU))
     assert plan.placement.node_names == ("cpu",)
+
+
+def test_objectives_decide_nothing_on_cpus_and_that_is_said() -> None:
+    wish: dict[str, Any] = {"objectives": {"tpot": "50ms"}, "workload": {"requestsPerSecond": 3.0}}
+    plan = chosen(
+        make_plan(llama_1b(), inventory_of([node("c", cpu="16", memory="64Gi")]), hardware=CPU, **wish)
+    )
+    assert any(note.startswith("Speed is not forecast on CPUs") for note in plan.notes)

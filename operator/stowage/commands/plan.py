@@ -5,42 +5,34 @@ The same `plan()` as in the operator. Exit codes: 0 it fits, 1 it does not fit o
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from enum import StrEnum
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn
+from typing import Annotated
 
 import typer
-import yaml
 
-from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
-from stowage.api.support import unsupported_fields
-from stowage.api.v1alpha1 import LLMDeployment
-from stowage.api.v1alpha1.deployment import KIND, parse_deployment
 from stowage.commands.bad_input import EXIT_DOES_NOT_FIT, bad_input
-from stowage.commands.inventory_file import read_inventory
-from stowage.commands.model_argument import read_hub
-from stowage.commands.yaml_documents import read_objects
-from stowage.feed.local_checkpoint import read_folder
-from stowage.model.config_json import read_profile
-from stowage.model.profile import ModelProfile
-from stowage.planning.explain import result_document
-from stowage.planning.plan import PlanRequest, PlanResult, plan
-from stowage.planning.table import plan_table
-
-_UNSUPPORTED: Final = frozenset(
-    {Reason.NOT_SUPPORTED, Reason.UNSUPPORTED_ARCHITECTURE, Reason.UNSUPPORTED_QUANTIZATION}
+from stowage.commands.plan_compare import compare_document, compare_lines
+from stowage.commands.plan_options import (
+    AlternativeOption,
+    EstimatorName,
+    EstimatorOption,
+    InventoryOption,
+    ManifestOption,
+    ModelDirOption,
+    NameOption,
+    PictureOption,
+    PricesOption,
 )
-
-
-class Output(StrEnum):
-    """How the plan is written."""
-
-    TABLE = "table"
-    JSON = "json"
-    YAML = "yaml"
+from stowage.commands.plan_output import Output, written
+from stowage.commands.plan_picture import write_picture
+from stowage.commands.plan_question import PlanFiles, PlanQuestion, read_question
+from stowage.commands.plan_what_if import PlanWhatIf, answer_what_ifs, what_if_document, what_if_lines
+from stowage.planning.explain import result_document
+from stowage.planning.plan import PlanResult, plan
+from stowage.planning.table import plan_table
 
 
 def register(app: typer.Typer) -> None:
@@ -48,95 +40,97 @@ def register(app: typer.Typer) -> None:
     app.command("plan")(plan_command)
 
 
-def plan_command(
-    manifest: Annotated[
-        str, typer.Option("--filename", "-f", help="File with an LLMDeployment; - reads standard input.")
-    ],
-    inventory: Annotated[
-        str,
+def plan_command(  # noqa: PLR0913 - one parameter for each option
+    manifest: ManifestOption = None,
+    inventory: InventoryOption = None,
+    model_dir: ModelDirOption = None,
+    name: NameOption = None,
+    prices: PricesOption = None,
+    alternative: AlternativeOption = None,
+    what_if: Annotated[
+        list[str] | None,
         typer.Option(
-            "--inventory", help="File with Nodes (and Pods, ResourceQuotas), as kubectl -o yaml writes it."
-        ),
-    ],
-    model_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--model-dir", help="Folder with config.json (and safetensors files) instead of the Hub."
+            "--what-if", help="Also answer with a change, as gpus=+8xH100 or concurrency=64; may be repeated."
         ),
     ] = None,
-    name: Annotated[
-        str | None, typer.Option("--name", help="Which LLMDeployment, if the file has several.")
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(
+            "--compare", metavar="A B", help="Compare two plans that -o json wrote, and nothing else."
+        ),
     ] = None,
+    picture: PictureOption = None,
+    estimator: EstimatorOption = EstimatorName.ROOFLINE,
     output: Annotated[Output, typer.Option("--output", "-o", help="How the plan is written.")] = Output.TABLE,
 ) -> None:
-    """Plan a manifest on an inventory: which GPUs, which settings, what fits and why the rest does not."""
-    deployment = _read_deployment(manifest, name)
-    spec, metadata = deployment.spec, deployment.metadata
-    refused = unsupported_fields(spec)
-    if refused:
-        _refuse_fields([each.message for each in refused], output)
-    room = read_inventory(inventory, metadata.namespace, metadata.name)
-    request = PlanRequest(spec, _read_model(deployment, model_dir, output), spec.replicas)
-    result = plan(request, room)
-    typer.echo(plan_table(request, result) if output is Output.TABLE else _written(result, output))
+    """Plan a manifest on an inventory: which GPUs, which settings, how fast, at what cost, and why not otherwise."""
+    if compare is not None:
+        _compare(compare, output)
+        return
+    files = plan_files(manifest, inventory, model_dir, name, prices, alternative)
+    question = read_question(replace(files, estimator=estimator), output)
+    result = plan(question.request, question.inventory)
+    say_who_answered(estimator, result)
+    answers = answer_what_ifs(question.request, question.inventory, what_if or ())
+    if isinstance(answers, Refusal):
+        bad_input(answers.sentence)
+    typer.echo(_answer(question, result, answers, output))
+    draw(picture, question, result)
     if result.plan is None:
         raise typer.Exit(EXIT_DOES_NOT_FIT)
 
 
-def _read_deployment(path: str, name: str | None) -> LLMDeployment:
-    documents = [each for each in read_objects(path) if each["kind"] == KIND]
-    if name is not None:
-        documents = [each for each in documents if (each.get("metadata") or {}).get("name") == name]
-    if len(documents) != 1:
-        found = f"{len(documents)} objects" if documents else "no object"
-        wanted = f" named {name}" if name else ""
-        bad_input(f"{path} holds {found} of kind {KIND}{wanted}; name one of the file's by --name.")
-    deployment = parse_deployment(documents[0])
-    if isinstance(deployment, Refusal):
-        bad_input(f"{path}: {deployment.sentence}")
-    return deployment
+def plan_files(
+    manifest: str | None,
+    inventory: str | None,
+    model_dir: Path | None,
+    name: str | None,
+    prices: Path | None,
+    alternative: Sequence[str] | None,
+) -> PlanFiles:
+    """Put the options together; ends the command where one that is needed is missing."""
+    if manifest is None:
+        bad_input("give the file with the LLMDeployment as -f FILE.")
+    if inventory is None:
+        bad_input("give the file with the cluster's nodes as --inventory FILE.")
+    return PlanFiles(manifest, inventory, model_dir, name, prices, tuple(alternative or ()))
 
 
-def _read_model(deployment: LLMDeployment, model_dir: Path | None, output: Output) -> ModelProfile:
-    model = deployment.spec.model
-    if model_dir is not None:
-        summary = read_folder(model_dir, model.source)
-    elif model.scheme == "hf":
-        summary = read_hub(model.source, model.revision)
-    else:
-        bad_input(
-            f"{model.source} can only be read in its cluster; give a folder with its config.json as --model-dir."
+def say_who_answered(asked: EstimatorName, result: PlanResult) -> None:
+    """Say on standard error where the roofline had to answer in place of the estimator that was asked for."""
+    forecast = None if result.plan is None else result.plan.forecast
+    if forecast is not None and asked is not EstimatorName.ROOFLINE and forecast.answered_by != asked.value:
+        typer.echo(
+            f"stowage: {asked.value} does not cover this plan; the forecast is the roofline's.", err=True
         )
-    profile = summary if isinstance(summary, Refusal) else read_profile(summary)
-    if not isinstance(profile, Refusal):
-        return profile
-    if profile.reason in _UNSUPPORTED:
-        _refuse(profile, output)
-    return bad_input(profile.sentence)
 
 
-def _refuse_fields(sentences: Sequence[str], output: Output) -> NoReturn:
-    """Refuse fields that are not acted on: a line each for people, one message for programs."""
-    if output is not Output.TABLE or len(sentences) == 1:
-        _refuse(Refusal(Reason.NOT_SUPPORTED, " ".join(sentences)), output)
-    typer.echo(f"Refused    {Reason.NOT_SUPPORTED.value}: {len(sentences)} fields of the manifest.")
-    for sentence in sentences:
-        typer.echo(f"  - {sentence}")
-    raise typer.Exit(EXIT_DOES_NOT_FIT)
+def draw(path: Path | None, question: PlanQuestion, result: PlanResult) -> None:
+    """Draw the plan where a picture is asked for; ends the command where it cannot be written."""
+    if path is None:
+        return
+    if result.plan is None:
+        typer.echo(f"stowage: there is no plan to draw, so {path} is not written.", err=True)
+        return
+    try:
+        write_picture(path, question.request.profile.source, result.plan)
+    except OSError as problem:
+        bad_input(f"--picture {path}: {problem.strerror or problem}; give a file that can be written.")
 
 
-def _refuse(refusal: Refusal, output: Output) -> NoReturn:
-    """Print a refusal that came before any planning, in the form that was asked for, and end with exit code 1."""
+def _answer(question: PlanQuestion, result: PlanResult, answers: Sequence[PlanWhatIf], output: Output) -> str:
+    if output is not Output.TABLE:
+        document = result_document(result)
+        if answers:
+            document["whatIf"] = [what_if_document(answer) for answer in answers]
+        return written(document, output)
+    if answers:
+        return "\n".join(what_if_lines(result, answers))
+    return plan_table(question.request, result)
+
+
+def _compare(paths: tuple[Path, Path], output: Output) -> None:
     if output is Output.TABLE:
-        typer.echo(f"Refused    {refusal.reason.value}: {refusal.sentence}")
+        typer.echo("\n".join(compare_lines(*paths)))
     else:
-        typer.echo(_written(PlanResult(None, refusal), output))
-    raise typer.Exit(EXIT_DOES_NOT_FIT)
-
-
-def _written(result: PlanResult, output: Output) -> str:
-    document: dict[str, Any] = result_document(result)
-    if output is Output.JSON:
-        return json.dumps(document, indent=2, ensure_ascii=False)
-    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000)
-    return text.rstrip()
+        typer.echo(written(compare_document(*paths), output))

@@ -56,20 +56,28 @@ def read_what_ifs(question: MemoryQuestion, changes: Sequence[str]) -> tuple[Wha
     """Read all changes, or refuse the first that is not understood."""
     found = []
     for words in changes:
-        settings: dict[str, Any] = {}
-        for part in words.split(","):
-            name, separator, text = part.strip().removeprefix("--").partition("=")
-            reader = _READERS.get(name.replace("-", "_"))
-            if reader is None or not separator:
-                known = ", ".join(name.replace("_", "-") for name in _READERS)
-                message = f"--what-if {words!r} is not understood."
-                return Refusal(Reason.INVALID_SPEC, message, f"Write NAME=VALUE with one of {known}.")
-            try:
-                settings[name.replace("-", "_")] = reader(text)
-            except ValueError:
-                return Refusal(Reason.INVALID_SPEC, f"--what-if {name}={text!r}: the value is not usable.")
+        settings = read_settings(words, _READERS)
+        if isinstance(settings, Refusal):
+            return settings
         found.append(WhatIf(words, replace(question, shape=replace(question.shape, **settings))))
     return tuple(found)
+
+
+def read_settings(words: str, readers: Mapping[str, Callable[[str], Any]]) -> dict[str, Any] | Refusal:
+    """Read one change, `NAME=VALUE` or several with commas between, by the reader of each name."""
+    settings: dict[str, Any] = {}
+    for part in words.split(","):
+        name, separator, text = part.strip().removeprefix("--").partition("=")
+        reader = readers.get(name.replace("-", "_"))
+        if reader is None or not separator:
+            known = ", ".join(name.replace("_", "-") for name in readers)
+            message = f"--what-if {words!r} is not understood."
+            return Refusal(Reason.INVALID_SPEC, message, f"Write NAME=VALUE with one of {known}.")
+        try:
+            settings[name.replace("-", "_")] = reader(text)
+        except ValueError:
+            return Refusal(Reason.INVALID_SPEC, f"--what-if {name}={text!r}: the value is not usable.")
+    return settings
 
 
 def answer_document(change: WhatIf) -> dict[str, Any]:
