@@ -110,6 +110,12 @@ _VOLUME: Rule = {
     "projected": {"sources": [_PROJECTION], "defaultMode": True},
     "downwardAPI": {"items": _PROJECTION["downwardAPI"]["items"], "defaultMode": True},
 }
+_NODE_EXPRESSION: Rule = {"key": True, "operator": True, "values": True}
+_NODE_TERM: Rule = {"matchExpressions": [_NODE_EXPRESSION], "matchFields": [_NODE_EXPRESSION]}
+_NODE_AFFINITY: Rule = {
+    "preferredDuringSchedulingIgnoredDuringExecution": [{"weight": True, "preference": _NODE_TERM}],
+    "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [_NODE_TERM]},
+}
 POD_SPEC: Rule = {
     "containers": [_CONTAINER],
     "initContainers": [_CONTAINER],
@@ -138,7 +144,7 @@ POD_SPEC: Rule = {
         "supplementalGroups": True,
     },
     # The scheduler's and the API server's business; nothing to do on a node:
-    "affinity": True,
+    "affinity": {"nodeAffinity": _NODE_AFFINITY, "podAffinity": True, "podAntiAffinity": True},
     "dnsPolicy": True,
     "imagePullSecrets": True,
     "nodeName": True,

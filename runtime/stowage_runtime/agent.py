@@ -116,6 +116,8 @@ class Agent:
         self._launch(path)
         self._wait_for_health()
         self._self_test()
+        # Who is told that the engine serves may ask at once what it is.
+        self._note_figures()
         self._state.enter("Serving")
         around.log("serving: the engine has answered the agent's own completion")
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from e2e.stack.lanes import LANE_LABEL
 from tests.e2e.operations import Operations
 from tests.e2e.workspace import Json, Workspace
 
@@ -14,6 +15,8 @@ POD_MONITORS = "podmonitors.monitoring.coreos.com"
 
 
 def test_the_minimal_manifest_serves_through_its_service(workspace: Workspace) -> None:
+    # It may go anywhere, also to a node that another test left and nobody runs pods on.
+    workspace.kubectl("delete", "nodes", "-l", f"nvidia.com/gpu.product,!{LANE_LABEL}", "--wait=false")
     manifest = workspace.manifest()
     manifest["spec"] = {"model": manifest["spec"]["model"]}
     workspace.apply(manifest)

@@ -41,6 +41,7 @@ class EngineVersion:
     because this one is newer than the table, else None. `long_context_tokens` is the batch limit that V0
     takes for contexts beyond 32,768 tokens (0: the whole context). `profile_keeps_cached`: what torch keeps
     cached after profiling counts as used. `indexer_logits_mib` is set aside for a sparse indexer.
+    `pins_kv_bytes`: the option --kv-cache-memory-bytes exists.
     `multimodal_rope_factor` are the rows a position that multimodal rotary tables have in families whose
     positions never run ahead of the tokens.
     """
@@ -73,6 +74,7 @@ class EngineVersion:
     long_context_tokens: int
     profile_keeps_cached: bool
     indexer_logits_mib: int
+    pins_kv_bytes: bool
     assumed_from: str | None = None
     multimodal_rope_factor: int = 1
 

@@ -105,8 +105,16 @@ def _finished(request: PlanRequest, judge: Judge, score: Score) -> Score:
         longest = judge.fitter.longer(group.device, fit, target, limit)
         found = judge.judged(score.option, target, longest)
         if isinstance(found, Score) and (found.replicas, found.misses) <= (score.replicas, score.misses):
-            return found
-    return score
+            return _certain(judge, found)
+    return _certain(judge, score)
+
+
+def _certain(judge: Judge, score: Score) -> Score:
+    """Pin a small KV cache, unless the plan would serve less for it."""
+    fit = judge.fitter.certain(score.option.candidate.group.device, score.fit, score.target)
+    found = judge.judged(score.option, score.target, fit)
+    better = isinstance(found, Score) and (found.replicas, found.misses) <= (score.replicas, score.misses)
+    return found if isinstance(found, Score) and better else score
 
 
 def _within_tpot(judge: Judge, score: Score) -> Fit:

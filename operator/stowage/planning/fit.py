@@ -37,6 +37,9 @@ DOES_NOT_FIT: Final = "DoesNotFit"
 # Shares to try where the engine's default asks for more than is sure to be free when it starts.
 _LOWER_UTILIZATIONS: Final = (0.90, 0.88, 0.85)
 _GIB: Final = 2**30
+# Share of the card below which a KV cache counts as small.
+_SMALL_CACHE: Final = 0.1
+_MIB: Final = 2**20
 _COARSE_STEP: Final = 1_024
 _FINE_STEP: Final = 256
 _TOKEN_STEP: Final = 256
@@ -155,6 +158,20 @@ class Fitter:
             else:
                 bottom, found = middle, attempt
         return found
+
+    def certain(self, device: DeviceMemory, fit: Fit, target: Target) -> Fit:
+        """Pin the bytes of a KV cache that is a small part of the card, at the lower end of their band.
+
+        What is small comes out as the difference of large amounts, so that their uncertainty is a large part of it:
+        pinned, the tokens are what the plan says. The fit stays as it is where a pin would not hold the target.
+        """
+        settings, found = fit.settings, fit.ledger
+        small = found.kv_cache_bytes < _SMALL_CACHE * found.total_bytes
+        if found.kv_cache_pinned or not small or fit.is_tight or not self.version.pins_kv_bytes:
+            return fit
+        pinned = replace(settings, kv_cache_memory_bytes=int(found.kv_cache_band.low) // _MIB * _MIB)
+        attempt = self.check(device, pinned, target.per_rank(settings.data_parallel_size))
+        return fit if isinstance(attempt, Misfit) or attempt.is_tight else attempt
 
     def check(self, device: DeviceMemory, settings: EngineSettings, target: Target) -> Fit | Misfit:
         """Tell whether exactly these settings hold the target of one rank."""

@@ -6,6 +6,9 @@ longer fits, makes a new one.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from stowage.memory.device import DeviceMemory
 from stowage.planning.assemble import assemble
 from stowage.planning.candidate import Candidate
 from stowage.planning.fit import Misfit
@@ -13,6 +16,7 @@ from stowage.planning.judge import Score
 from stowage.planning.option import Option
 from stowage.planning.result import Plan, PlanRequest
 from stowage.planning.search import Search
+from stowage.planning.targets import Target
 
 
 def keep(request: PlanRequest, search: Search, plan: Plan, best: Score) -> tuple[Plan, Plan | None]:
@@ -43,7 +47,10 @@ def _still_fits(search: Search, old: Plan, best: Score) -> Score | None:
     rank = best.target.per_rank(old.settings.data_parallel_size)
     if best.target.context_pinned and old.settings.max_model_len != best.target.context_tokens:
         return None
-    fit = search.judge.fitter.check(option.candidate.group.device, old.settings, rank)
+    device, fitter = option.candidate.group.device, search.judge.fitter
+    if not _same_cache(search, old, device, best.target):
+        return None
+    fit = fitter.check(device, old.settings, rank)
     if isinstance(fit, Misfit) or (fit.is_tight and not best.fit.is_tight):
         return None
     found = search.judge.judged(option, best.target, fit)
@@ -51,18 +58,32 @@ def _still_fits(search: Search, old: Plan, best: Score) -> Score | None:
     return None if worse or isinstance(found, Misfit) else found
 
 
+def _same_cache(search: Search, old: Plan, device: DeviceMemory, target: Target) -> bool:
+    """Whether the old plan's KV bytes are those that the spec pins, or that a plan of today would pin by itself."""
+    pinned = search.judge.base(search.options[0].candidate).kv_cache_memory_bytes
+    if pinned is not None or old.settings.kv_cache_memory_bytes is None:
+        return pinned == old.settings.kv_cache_memory_bytes
+    fitter, free = search.judge.fitter, replace(old.settings, kv_cache_memory_bytes=None)
+    fit = fitter.check(device, free, target.per_rank(free.data_parallel_size))
+    if isinstance(fit, Misfit):
+        return False
+    return (
+        fitter.certain(device, fit, target).settings.kv_cache_memory_bytes
+        == old.settings.kv_cache_memory_bytes
+    )
+
+
 def _pins_changed(search: Search, old: Plan) -> bool:
     """Whether a setting that the spec pins is another one in the old plan."""
     engine, settings = search.judge.spec.engine, old.settings
+    base = search.judge.base(search.options[0].candidate)
     pairs = (
         (engine.max_num_seqs, settings.max_num_seqs),
         (engine.max_num_batched_tokens, settings.max_num_batched_tokens),
         (engine.gpu_memory_utilization, settings.gpu_memory_utilization),
         (engine.enforce_eager, settings.enforce_eager),
     )
-    base = search.judge.base(search.options[0].candidate)
-    fixed = (base.kv_cache_memory_bytes, base.kv_cache_dtype, base.quantization)
-    same = fixed == (settings.kv_cache_memory_bytes, settings.kv_cache_dtype, settings.quantization)
+    same = (base.kv_cache_dtype, base.quantization) == (settings.kv_cache_dtype, settings.quantization)
     return not same or any(pin is not None and pin != value for pin, value in pairs)
 
 

@@ -24,6 +24,7 @@ def gpu_notes(
         *_size_notes(request, target),
         *_batch_notes(request, fit),
         *_share_notes(request, version, fit),
+        *_cache_notes(request, fit),
         *_gpu_notes(request, group),
         *certainty_notes(version, fit),
         *replica_notes(request, placed),
@@ -42,6 +43,16 @@ def context_notes(request: PlanRequest, fit: Fit) -> Iterator[str]:
         yield (
             f"max_model_len is {got:,} of the model's {limit:,}: what fits. "
             "Set spec.workload.maxModelLen to ask for more, which may take more or larger GPUs."
+        )
+
+
+def _cache_notes(request: PlanRequest, fit: Fit) -> Iterator[str]:
+    """Say that the plan itself pins the KV cache."""
+    pinned = fit.settings.kv_cache_memory_bytes
+    if pinned is not None and request.spec.engine.kv_cache_memory is None:
+        yield (
+            f"The KV cache is pinned to {pinned / 2**30:.2f} GiB (--kv-cache-memory-bytes): it is a small part of the "
+            "card, so its size would be uncertain otherwise; spec.engine.kvCacheMemory changes it."
         )
 
 

@@ -212,10 +212,15 @@ class PlanRequest:
         Releases that start the V0 engine are sized, not served: their metrics and options are others.
         """
         version = engine_version(self.spec.engine.version or self.default_engine_version)
-        if isinstance(version, Refusal) or version.engine != "V0":
+        if isinstance(version, Refusal):
             return version
-        message = f"vLLM {version.version} runs the V0 engine, which is sized but cannot be served."
-        return Refusal(Reason.UNSUPPORTED_ENGINE_VERSION, message, "Use a release from 0.8.0 on.")
+        if version.engine == "V0":
+            message = f"vLLM {version.version} runs the V0 engine, which is sized but cannot be served."
+            return Refusal(Reason.UNSUPPORTED_ENGINE_VERSION, message, "Use a release from 0.8.0 on.")
+        if self.spec.engine.kv_cache_memory is not None and not version.pins_kv_bytes:
+            message = f"spec.engine.kvCacheMemory is set, and vLLM {version.version} has no option for it."
+            return Refusal(Reason.PIN_CONFLICT, message, "Remove it, or use a release from 0.10.2 on.")
+        return version
 
 
 def _canonical(value: object) -> str:
