@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from bench.case_file import Row, read_rows
 from stowage.memory.engine_version import EngineVersion, engine_version, release_numbers
 
 _DEFAULT_BLOCK_SIZE = 16
@@ -16,18 +14,8 @@ _DEV_OF_NOTHING = "0.1.dev"
 
 
 @dataclass(frozen=True)
-class Case:
+class Case(Row):
     """A row; fields are read by their names in the file."""
-
-    row: Mapping[str, Any]
-
-    def __getattr__(self, name: str) -> Any:
-        return self.row.get(name)
-
-    @property
-    def identifier(self) -> str:
-        """The row's id."""
-        return str(self.row.get("id"))
 
     @property
     def started(self) -> bool:
@@ -78,13 +66,5 @@ class Case:
 
 
 def read_cases(path: Path) -> tuple[Case, ...]:
-    """Read a JSON-lines file; raises ValueError naming the line that is not an object with an id."""
-    cases = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        row = json.loads(line)
-        if not isinstance(row, dict) or "id" not in row:
-            raise ValueError(f"{path}, line {number}: a case is an object with an id")
-        cases.append(Case(row))
-    return tuple(cases)
+    """Read a cases file; raises ValueError naming the line that cannot be read."""
+    return read_rows(path, Case)

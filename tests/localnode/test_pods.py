@@ -158,9 +158,9 @@ def test_variables_and_volumes_of_every_kind_are_what_the_pod_says(bench: Bench,
         },
     )
     script = """
-      cat /cm/a.txt /sec/token /model/weights /work/one /host/made /opt/nested/new/a.txt; echo
+      cat /cm/a.txt /sec/token /model/weights /shed/one /host/made /opt/nested/new/a.txt; echo
       echo "$NAME $NODE $TOKEN $COPY $B $UNKNOWN"
-      touch /dev/shm/x /work/y; touch /cm/y 2>/dev/null || echo read-only
+      touch /dev/shm/x /shed/y; touch /cm/y 2>/dev/null || echo read-only
       ls /var/run/secrets/kubernetes.io/serviceaccount; hostname"""
     main = {
         "script": script,
@@ -177,15 +177,15 @@ def test_variables_and_volumes_of_every_kind_are_what_the_pod_says(bench: Bench,
             {"name": "cm", "mountPath": "/opt/nested/new"},
             {"name": "sec", "mountPath": "/sec"},
             {"name": "model", "mountPath": "/model", "readOnly": True},
-            {"name": "work", "mountPath": "/work"},
+            {"name": "work", "mountPath": "/shed"},
             {"name": "shm", "mountPath": "/dev/shm"},
             {"name": "host", "mountPath": "/host"},
         ],
     }
     init = container(
-        script="echo -n one > /work/one; echo -n made > /host/made",
+        script="echo -n one > /shed/one; echo -n made > /host/made",
         name="init",
-        volumeMounts=[{"name": "work", "mountPath": "/work"}, {"name": "host", "mountPath": "/host"}],
+        volumeMounts=[{"name": "work", "mountPath": "/shed"}, {"name": "host", "mountPath": "/host"}],
     )
     volumes = [
         {"name": "cm", "configMap": {"name": "cm"}},
@@ -216,7 +216,7 @@ def test_variables_and_volumes_of_every_kind_are_what_the_pod_says(bench: Bench,
 def test_a_restricted_pod_runs_as_its_user_on_a_read_only_root(
     bench: Bench, local_node: LocalNodeProcess
 ) -> None:
-    script = "id -u; touch /work/a /tmp/b 2>&1; touch /etc/c 2>&1; grep -c CapEff:.*0000000000000000 /proc/self/status"
+    script = "id -u; touch /shed/a /tmp/b 2>&1; touch /etc/c 2>&1; grep -c CapEff:.*0000000000000000 /proc/self/status"
     main = {
         "script": script,
         "securityContext": {
@@ -224,7 +224,7 @@ def test_a_restricted_pod_runs_as_its_user_on_a_read_only_root(
             "allowPrivilegeEscalation": False,
             "capabilities": {"drop": ["ALL"]},
         },
-        "volumeMounts": [{"name": "work", "mountPath": "/work"}],
+        "volumeMounts": [{"name": "work", "mountPath": "/shed"}],
     }
     context = {
         "runAsNonRoot": True,
@@ -253,12 +253,12 @@ def test_a_pod_that_must_not_be_root_with_an_image_that_is_does_not_start(bench:
 
 
 def test_init_containers_run_in_order_and_a_failing_one_is_tried_again(bench: Bench) -> None:
-    mounts = [{"name": "work", "mountPath": "/work"}]
+    mounts = [{"name": "work", "mountPath": "/shed"}]
     first = container(
-        script="echo 1 >> /work/order; test $(wc -l < /work/order) -ge 2", name="first", volumeMounts=mounts
+        script="echo 1 >> /shed/order; test $(wc -l < /shed/order) -ge 2", name="first", volumeMounts=mounts
     )
-    second = container(script="echo 2 >> /work/order", name="second", volumeMounts=mounts)
-    main = {"script": "cat /work/order", "volumeMounts": mounts}
+    second = container(script="echo 2 >> /shed/order", name="second", volumeMounts=mounts)
+    main = {"script": "cat /shed/order", "volumeMounts": mounts}
     spec = {"initContainers": [first, second], "volumes": [{"name": "work", "emptyDir": {}}]}
     bench.run(pod("ordered", main, restartPolicy="OnFailure", **spec))
     found = bench.wait("ordered", finished)
