@@ -37,7 +37,7 @@ from stowage.memory.budget import ledger
 from stowage.memory.device import DeviceMemory
 from stowage.model.config_json import read_profile
 from stowage.model.profile import ModelProfile
-from stowage.planning.candidates import GpuGroup, gpu_groups
+from stowage.planning.groups import GpuGroup, gpu_groups
 from stowage.planning.placement import places, why_nowhere
 from stowage.planning.plan import PlanRequest, PlanResult, plan
 from stowage_runtime.contract import CheckpointSummary

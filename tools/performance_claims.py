@@ -17,12 +17,12 @@ from stowage.memory.ledger import Ledger
 from stowage.memory.shape import EngineShape
 from stowage.memory.weights import unsharded_parameter_bytes
 from stowage.performance.levers import judged, levers
-from stowage.performance.levers_attempt import Attempt
-from stowage.performance.levers_effect import Effect, percent
-from stowage.performance.levers_kv import capacity
-from stowage.performance.levers_question import LeverQuestion
-from stowage.performance.levers_shape import pipeline_instead
-from stowage.performance.levers_work import prefill_halved
+from stowage.performance.levers.attempt import Attempt
+from stowage.performance.levers.effect import Effect, percent
+from stowage.performance.levers.kv import capacity
+from stowage.performance.levers.question import LeverQuestion
+from stowage.performance.levers.shape import pipeline_instead
+from stowage.performance.levers.work import prefill_halved
 from stowage.performance.serving import Serving
 from stowage.performance.step import StepBatch, StepTime, step_time
 from stowage.performance.traffic import Traffic

@@ -21,10 +21,10 @@ from stowage.hardware.inventory import Inventory, build_inventory
 from stowage.hardware.node import node_facts
 from stowage.model.config_json import read_profile
 from stowage.model.profile import ModelProfile
-from stowage.performance.levers_effect import MATTERS, Lever, LeverVerdict, percent
-from stowage.planning.explain_levers import plan_levers
-from stowage.planning.explain_speed import bound_words
-from stowage.planning.explain_words import parallel_words
+from stowage.performance.levers.effect import MATTERS, Lever, LeverVerdict, percent
+from stowage.planning.explain.levers import plan_levers
+from stowage.planning.explain.speed import bound_words
+from stowage.planning.explain.words import parallel_words
 from stowage.planning.plan import Plan, PlanRequest, plan
 from stowage.planning.speed_notes import duration, money
 from stowage_runtime.contract import CheckpointSummary

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from stowage.commands.plan_picture import picture
+from stowage.planning.explain.table import plan_table
 from stowage.planning.plan import plan
-from stowage.planning.table import plan_table
 from tools.generated import run
 from tools.performance_claims import claims_table
 from tools.planning_examples import (

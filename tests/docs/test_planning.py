@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from stowage.performance.levers_effect import Lever, LeverVerdict
-from stowage.planning.explain_levers import plan_levers
+from stowage.performance.levers.effect import Lever, LeverVerdict
+from stowage.planning.explain.levers import plan_levers
 from tools.planning_examples import EXAMPLES, answered
 from tools.planning_pages import (
     CLAIMS,

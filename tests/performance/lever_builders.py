@@ -10,7 +10,7 @@ from stowage.memory.budget import ledger
 from stowage.memory.device import DeviceMemory
 from stowage.memory.ledger import Ledger
 from stowage.memory.shape import EngineShape
-from stowage.performance.levers_question import LeverQuestion
+from stowage.performance.levers.question import LeverQuestion
 from stowage.performance.serving import Serving
 from stowage.performance.traffic import Traffic
 from tests.memory.support import version

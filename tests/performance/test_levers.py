@@ -13,7 +13,7 @@ from stowage.model.profile import ModelProfile
 from stowage.model.tensors import Scheme
 from stowage.performance.boundness import Bound
 from stowage.performance.levers import judged, levers
-from stowage.performance.levers_effect import (
+from stowage.performance.levers.effect import (
     MATTERS,
     Change,
     Effect,
@@ -22,11 +22,11 @@ from stowage.performance.levers_effect import (
     percent,
     verdict_of,
 )
-from stowage.performance.levers_kv import capacity
-from stowage.performance.levers_precision import W8A8_INT8, WEIGHT_ONLY_4, WEIGHT_ONLY_8, quantized
-from stowage.performance.levers_question import LeverQuestion
-from stowage.performance.levers_shape import pipeline_instead
-from stowage.performance.levers_work import prefill_halved
+from stowage.performance.levers.kv import capacity
+from stowage.performance.levers.precision import W8A8_INT8, WEIGHT_ONLY_4, WEIGHT_ONLY_8, quantized
+from stowage.performance.levers.question import LeverQuestion
+from stowage.performance.levers.shape import pipeline_instead
+from stowage.performance.levers.work import prefill_halved
 from stowage.performance.step import StepBatch, step_time
 from stowage.performance.traffic import Traffic
 from tests.model.support import published

@@ -13,7 +13,7 @@ from stowage.memory.ledger import Ledger
 from stowage.performance.boundness import Bottleneck, Bound, Boundness
 from stowage.performance.forecast import Forecast
 from stowage.performance.interval import Interval
-from stowage.performance.levers_effect import Change, Effect, Lever, LeverVerdict
+from stowage.performance.levers.effect import Change, Effect, Lever, LeverVerdict
 from stowage.performance.traffic import Traffic
 from stowage.planning.plan import (
     Alternative,

@@ -10,8 +10,8 @@ import pytest
 from stowage.api.conditions import Reason
 from stowage.api.v1alpha1.plan_status import PLAN_MAX_BYTES, PlanStatus
 from stowage.planning.explain import grouped, result_document, status_plan, summary
+from stowage.planning.explain.table import plan_table
 from stowage.planning.plan import Plan, PlanRequest, PlanResult, Rejection
-from stowage.planning.table import plan_table
 from tests.hardware.objects import gpu_node, node
 from tests.planning.builders import (
     chosen,

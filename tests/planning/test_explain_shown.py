@@ -18,11 +18,11 @@ from stowage.performance.boundness import Bound
 from stowage.performance.interval import Interval
 from stowage.performance.traffic import Traffic
 from stowage.planning.explain import parallel_words, result_document, status_plan
-from stowage.planning.explain_columns import columns
-from stowage.planning.explain_report import explain_document, explain_report
-from stowage.planning.explain_speed import both_bounds, bound_words, cost_words, rate_words, traffic_words
+from stowage.planning.explain.columns import columns
+from stowage.planning.explain.report import explain_document, explain_report
+from stowage.planning.explain.speed import both_bounds, bound_words, cost_words, rate_words, traffic_words
+from stowage.planning.explain.table import plan_table
 from stowage.planning.plan import Plan, PlanResult
-from stowage.planning.table import plan_table
 from tests.planning.shown_plans import (
     boundness,
     forecast,

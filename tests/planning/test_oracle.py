@@ -18,8 +18,8 @@ from stowage.hardware.catalog import find_gpu
 from stowage.memory.budget import ledger
 from stowage.memory.device import DeviceMemory
 from stowage.model.profile import ModelProfile
-from stowage.planning.candidates import gpu_groups
 from stowage.planning.gpu_search import planning_of
+from stowage.planning.groups import gpu_groups
 from stowage.planning.judge import Score
 from stowage.planning.lossy import Variant
 from stowage.planning.plan import Plan, PlanRequest, plan

@@ -16,7 +16,7 @@ from stowage.hardware.pool_file import read_pools
 from stowage.hardware.pools import pool_of
 from stowage.hardware.room import pods_that_fit
 from stowage.model.profile import ModelProfile
-from stowage.planning.candidates import gpu_groups
+from stowage.planning.groups import gpu_groups
 from stowage.planning.placement import needs_of, place_replicas
 from stowage.planning.result import Plan
 from tests.hardware.objects import gpu_node, pod

@@ -11,7 +11,7 @@ import pytest
 from stowage.api.conditions import Reason
 from stowage.model.profile import ModelProfile
 from stowage.planning.candidate import candidates
-from stowage.planning.candidates import gpu_groups
+from stowage.planning.groups import gpu_groups
 from stowage.planning.placement import place_replicas
 from tests.hardware.objects import gpu_node
 from tests.model.support import config_of

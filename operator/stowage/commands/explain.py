@@ -25,7 +25,7 @@ from stowage.commands.plan_options import (
 )
 from stowage.commands.plan_output import Output, written
 from stowage.commands.plan_question import read_question
-from stowage.planning.explain_report import explain_document, explain_report
+from stowage.planning.explain.report import explain_document, explain_report
 from stowage.planning.plan import plan
 
 

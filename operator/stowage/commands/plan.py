@@ -31,8 +31,8 @@ from stowage.commands.plan_picture import write_picture
 from stowage.commands.plan_question import PlanFiles, PlanQuestion, read_question
 from stowage.commands.plan_what_if import PlanWhatIf, answer_what_ifs, what_if_document, what_if_lines
 from stowage.planning.explain import result_document
+from stowage.planning.explain.table import plan_table
 from stowage.planning.plan import PlanResult, plan
-from stowage.planning.table import plan_table
 
 
 def register(app: typer.Typer) -> None:

@@ -12,8 +12,8 @@ from typing import Any, Final
 from stowage.commands.bad_input import bad_input
 from stowage.commands.yaml_documents import read_document
 from stowage.planning.explain import gpus_words, parallel_words
-from stowage.planning.explain_columns import columns
-from stowage.planning.explain_speed import both_bounds, rate_words, traffic_words
+from stowage.planning.explain.columns import columns
+from stowage.planning.explain.speed import both_bounds, rate_words, traffic_words
 from stowage.planning.plain import from_plain
 from stowage.planning.plan import Plan
 from stowage.planning.speed_notes import duration, money

@@ -19,7 +19,7 @@ from stowage.memory.ledger import Ledger
 from stowage.performance.boundness import Bound, Boundness
 from stowage.performance.forecast import Forecast
 from stowage.planning.explain import plan_words
-from stowage.planning.explain_speed import intensity, latency_words, rate_words, traffic_words
+from stowage.planning.explain.speed import intensity, latency_words, rate_words, traffic_words
 from stowage.planning.plan import Plan
 
 _GIB: Final = 2**30

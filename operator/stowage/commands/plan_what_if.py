@@ -23,8 +23,8 @@ from stowage.hardware.inventory import Inventory
 from stowage.hardware.node import node_facts
 from stowage.hardware.room import NodeRoom
 from stowage.planning.explain import plan_words, summary
-from stowage.planning.explain_columns import columns
-from stowage.planning.explain_speed import rate_words
+from stowage.planning.explain.columns import columns
+from stowage.planning.explain.speed import rate_words
 from stowage.planning.plan import Plan, PlanRequest, PlanResult, plan
 from stowage.planning.speed_notes import duration, money
 

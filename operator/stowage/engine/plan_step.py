@@ -22,7 +22,7 @@ from stowage.engine.room import own_room, released_room
 from stowage.engine.situation import Situation
 from stowage.engine.verdict import Verdict
 from stowage.model.profile import ModelProfile
-from stowage.planning.explain_status import status_plan
+from stowage.planning.explain.status import status_plan
 from stowage.planning.placement import place_replicas
 from stowage.planning.plan import Plan, PlanRequest, PlanResult, plan
 

@@ -15,7 +15,7 @@ from typing import Final
 from stowage.api.v1alpha1 import LLMDeploymentSpec, Toggle
 from stowage.memory.constraints import has_experts, tensor_parallel_sizes
 from stowage.model.profile import ModelProfile
-from stowage.planning.candidates import GpuGroup
+from stowage.planning.groups import GpuGroup
 
 _MOST_NODES: Final = 4
 """Nodes that one replica is spread over at most; beyond, hand-over between nodes is not measured at all."""

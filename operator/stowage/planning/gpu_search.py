@@ -16,9 +16,9 @@ from stowage.hardware.inventory import Inventory
 from stowage.memory.engine_version import EngineVersion
 from stowage.planning.assemble import assemble
 from stowage.planning.candidate import candidates
-from stowage.planning.candidates import GpuGroup, excluded, gpu_groups, unknown_gpu
 from stowage.planning.demand import demand_of, objectives_of
 from stowage.planning.fit import Fitter
+from stowage.planning.groups import GpuGroup, excluded, gpu_groups, unknown_gpu
 from stowage.planning.judge import Judge, Score
 from stowage.planning.kept import keep
 from stowage.planning.lossy import Variant

@@ -19,7 +19,6 @@ from stowage.memory.engine_version import EngineVersion
 from stowage.performance.forecast import Forecast
 from stowage.performance.traffic import Traffic
 from stowage.planning.candidate import Candidate
-from stowage.planning.candidates import needs_float16
 from stowage.planning.demand import Demand, Objectives
 from stowage.planning.fit import (
     LEAST_BATCHED_TOKENS,
@@ -30,6 +29,7 @@ from stowage.planning.fit import (
     Misfit,
     base_settings,
 )
+from stowage.planning.groups import needs_float16
 from stowage.planning.lossy import Variant
 from stowage.planning.option import Option
 from stowage.planning.settings import EngineSettings

@@ -11,7 +11,7 @@ from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
 from stowage.hardware.inventory import Inventory
 from stowage.hardware.room import matches_selector
-from stowage.planning.candidates import GpuGroup, gpu_groups
+from stowage.planning.groups import GpuGroup, gpu_groups
 from stowage.planning.result import PlanRequest, Rejection
 
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 from stowage.hardware.resources import Resources
 from stowage.memory.engine_version import EngineVersion
-from stowage.planning.candidates import GpuGroup, needs_float16
 from stowage.planning.fit import Fit
+from stowage.planning.groups import GpuGroup, needs_float16
 from stowage.planning.result import PlanRequest
 from stowage.planning.targets import DEFAULT_CONCURRENCY, DEFAULT_KV_TOKENS, DEFAULT_REQUEST_TOKENS, Target
 

@@ -12,7 +12,7 @@ from stowage.api.refusal import Refusal
 from stowage.hardware.inventory import Inventory
 from stowage.hardware.room import PodNeeds
 from stowage.planning.candidate import Candidate
-from stowage.planning.candidates import GpuGroup
+from stowage.planning.groups import GpuGroup
 from stowage.planning.placement import (
     placement_at,
     places,

@@ -17,7 +17,7 @@ from stowage.memory.engine_version import EngineVersion
 from stowage.model.profile import ModelProfile
 from stowage.performance.boundness import Bound
 from stowage.planning.assemble import assemble
-from stowage.planning.candidates import GpuGroup
+from stowage.planning.groups import GpuGroup
 from stowage.planning.judge import Judge, Score, request_seconds
 from stowage.planning.lossy import Variant, eight_bit_on_load, helps, lossy_variants, weight_bits
 from stowage.planning.result import Plan, PlanRequest

@@ -14,8 +14,8 @@ from stowage.hardware.catalog import catalog
 from stowage.hardware.gpu import Gpu
 from stowage.memory.constraints import tensor_parallel_sizes
 from stowage.planning.candidate import Candidate
-from stowage.planning.candidates import GpuGroup, excluded, hypothetical_group
 from stowage.planning.fit import Fit, Fitter, Misfit, base_settings
+from stowage.planning.groups import GpuGroup, excluded, hypothetical_group
 from stowage.planning.judge import cost_order
 from stowage.planning.prices import nominal_gigabytes
 from stowage.planning.targets import Target

@@ -22,8 +22,8 @@ from stowage.api.v1alpha1.plan_status import (
 from stowage.api.v1alpha1.plan_status import Placement as PlacementKind
 from stowage.performance.boundness import Bound, Boundness
 from stowage.performance.interval import Interval
-from stowage.planning.explain_speed import bound_words, traffic_words
-from stowage.planning.explain_words import gpus_words, grouped, parallel_words, plan_words, summary
+from stowage.planning.explain.speed import bound_words, traffic_words
+from stowage.planning.explain.words import gpus_words, grouped, parallel_words, plan_words, summary
 from stowage.planning.result import Plan, PlanResult
 
 _MOST_NODES: Final = 8

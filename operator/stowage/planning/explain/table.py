@@ -12,9 +12,9 @@ from textwrap import wrap
 from typing import Final
 
 from stowage.memory.ledger import Ledger
-from stowage.performance.levers_effect import Lever, LeverVerdict
-from stowage.planning.explain_levers import plan_levers
-from stowage.planning.explain_speed import (
+from stowage.performance.levers.effect import Lever, LeverVerdict
+from stowage.planning.explain.levers import plan_levers
+from stowage.planning.explain.speed import (
     answered_words,
     both_bounds,
     cost_words,
@@ -22,7 +22,7 @@ from stowage.planning.explain_speed import (
     rate_words,
     traffic_words,
 )
-from stowage.planning.explain_words import grouped, plan_words, shape_words, summary
+from stowage.planning.explain.words import grouped, plan_words, shape_words, summary
 from stowage.planning.result import Plan, PlanRequest, PlanResult
 from stowage.planning.speed_notes import duration, money
 

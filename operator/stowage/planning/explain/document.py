@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from stowage.planning.explain_status import status_plan
-from stowage.planning.explain_words import summary
+from stowage.planning.explain.status import status_plan
+from stowage.planning.explain.words import summary
 from stowage.planning.plain import to_plain
 from stowage.planning.result import PlanResult
 

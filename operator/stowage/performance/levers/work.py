@@ -8,8 +8,8 @@ from typing import Final
 
 from stowage.api.refusal import Refusal
 from stowage.memory.shape import SpeculativeSettings
-from stowage.performance.levers_attempt import Attempt
-from stowage.performance.levers_question import LeverQuestion
+from stowage.performance.levers.attempt import Attempt
+from stowage.performance.levers.question import LeverQuestion
 from stowage.performance.serving import Serving
 from stowage.performance.step import StepBatch, step_time
 from stowage.performance.traffic import Traffic

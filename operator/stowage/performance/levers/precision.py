@@ -18,8 +18,8 @@ from stowage.model.profile import LayerProfile, ModelProfile
 from stowage.model.quantization import complete_experts
 from stowage.model.tensors import ParameterTensor, Scheme
 from stowage.performance.arithmetic import Arithmetic, arithmetic_of
-from stowage.performance.levers_attempt import Attempt
-from stowage.performance.levers_question import LeverQuestion
+from stowage.performance.levers.attempt import Attempt
+from stowage.performance.levers.question import LeverQuestion
 from stowage.performance.serving import Serving
 
 _METHOD: Final = "compressed-tensors"

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from stowage.performance.forecast import Forecast
-from stowage.performance.levers_effect import Change, Lever, LeverVerdict, percent
-from stowage.planning.explain_columns import columns
-from stowage.planning.explain_document import result_document
-from stowage.planning.explain_levers import plan_levers
-from stowage.planning.explain_speed import both_bounds, bound_words, cost_words
-from stowage.planning.explain_words import plan_words, shape_words, summary
+from stowage.performance.levers.effect import Change, Lever, LeverVerdict, percent
+from stowage.planning.explain.columns import columns
+from stowage.planning.explain.document import result_document
+from stowage.planning.explain.levers import plan_levers
+from stowage.planning.explain.speed import both_bounds, bound_words, cost_words
+from stowage.planning.explain.words import plan_words, shape_words, summary
 from stowage.planning.plain import to_plain
 from stowage.planning.result import Plan, PlanRequest, PlanResult
 from stowage.planning.speed_notes import duration, money

@@ -8,8 +8,8 @@ from typing import Final
 
 from stowage.api.refusal import Refusal
 from stowage.hardware.gpu import Gpu
-from stowage.performance.levers_attempt import Attempt
-from stowage.performance.levers_question import LeverQuestion, in_flight
+from stowage.performance.levers.attempt import Attempt
+from stowage.performance.levers.question import LeverQuestion, in_flight
 
 _NODE_SIZES: Final = (2, 4, 8)
 

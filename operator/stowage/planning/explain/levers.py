@@ -12,8 +12,8 @@ from stowage.hardware.gpu_sharing import find_device
 from stowage.memory.engine_version import engine_version
 from stowage.model.profile import ModelProfile
 from stowage.performance.levers import levers
-from stowage.performance.levers_effect import Lever
-from stowage.performance.levers_question import LeverQuestion
+from stowage.performance.levers.effect import Lever
+from stowage.performance.levers.question import LeverQuestion
 from stowage.performance.serving import Serving
 from stowage.planning.result import Plan, PlanRequest
 from stowage.planning.suggestions import recommended

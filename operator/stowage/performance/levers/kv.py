@@ -11,8 +11,8 @@ from dataclasses import replace
 from math import ceil
 
 from stowage.api.refusal import Refusal
-from stowage.performance.levers_attempt import Attempt
-from stowage.performance.levers_question import LeverQuestion, in_flight
+from stowage.performance.levers.attempt import Attempt
+from stowage.performance.levers.question import LeverQuestion, in_flight
 from stowage.performance.serving import Serving
 
 

@@ -1,13 +1,13 @@
 """A planning result explained: the entrance for whoever shows one.
 
-The words are in `explain_words`, status.plan in `explain_status`, the document for machines in `explain_document`.
+The words are in `words`, status.plan in `status`, the document for machines in `document`.
 """
 
 from __future__ import annotations
 
-from stowage.planning.explain_document import result_document
-from stowage.planning.explain_status import status_plan
-from stowage.planning.explain_words import (
+from stowage.planning.explain.document import result_document
+from stowage.planning.explain.status import status_plan
+from stowage.planning.explain.words import (
     gpus_words,
     grouped,
     parallel_words,

@@ -13,8 +13,8 @@ from typing import Final, Literal
 
 from stowage.api.refusal import Refusal
 from stowage.performance.forecast import Forecast
-from stowage.performance.levers_attempt import Attempt
-from stowage.performance.levers_effect import (
+from stowage.performance.levers.attempt import Attempt
+from stowage.performance.levers.effect import (
     Change,
     Effect,
     Lever,
@@ -22,11 +22,11 @@ from stowage.performance.levers_effect import (
     percent,
     verdict_of,
 )
-from stowage.performance.levers_kv import kv_levers, longer_batch
-from stowage.performance.levers_precision import precision_levers
-from stowage.performance.levers_question import LeverQuestion
-from stowage.performance.levers_shape import shape_levers
-from stowage.performance.levers_work import work_levers
+from stowage.performance.levers.kv import kv_levers, longer_batch
+from stowage.performance.levers.precision import precision_levers
+from stowage.performance.levers.question import LeverQuestion
+from stowage.performance.levers.shape import shape_levers
+from stowage.performance.levers.work import work_levers
 from stowage.performance.roofline import Roofline
 from stowage.performance.serving import Serving
 from stowage.performance.traffic import Traffic
