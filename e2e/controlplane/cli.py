@@ -44,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     options.state_dir = (options.state_dir or default_directory(os.environ)).absolute()
     signal.signal(signal.SIGTERM, _terminated)
+    # A shell starts its background jobs with SIGINT ignored, and Python would keep it so.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return int(_COMMANDS[options.command](options))
     except _EXPECTED as error:
