@@ -67,8 +67,9 @@ def find_device(case: Case) -> tuple[DeviceMemory, bool, str | None] | str:
     card = find_card(name)
     if card is not None:
         total = card.gpu.cuda_total_bytes if stated is None else int(stated * _GIB)
-        capability = card.gpu.compute_capability if card.gpu.vendor != "Intel" else _UNKNOWN_CAPABILITY
-        device = DeviceMemory(card.gpu.name, total, capability)
+        device = DeviceMemory.of_gpu(card.gpu, total)
+        if card.gpu.vendor == "Intel":
+            device = replace(device, compute_capability=_UNKNOWN_CAPABILITY)
         said = f"{total / _GIB:.2f} GiB on {card.gpu.name}" if stated is None else None
         certain = card.gpu.vendor == "NVIDIA" and (stated is not None or card.decided)
         return device, certain, said

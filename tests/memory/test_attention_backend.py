@@ -19,6 +19,8 @@ LATENT = AttentionNeeds("latent", 576, 16, nope_head_dim=128)
 SINKS = AttentionNeeds("heads", 64, 8, sinks=True)
 CROSS = AttentionNeeds("heads", 64, 8, cross=True)
 SPARSE = AttentionNeeds("sparse", 576, 16, nope_head_dim=128)
+INDEXED = AttentionNeeds("indexed", 128, 8)
+COMPRESSED = AttentionNeeds("compressed", 512, 32, nope_head_dim=448)
 TURING, AMPERE, ADA, HOPPER, BLACKWELL, CONSUMER = (7, 5), (8, 0), (8, 9), (9, 0), (10, 0), (12, 0)
 
 
@@ -76,6 +78,22 @@ def chosen(
             AttentionNeeds("sparse", 576, 32), BLACKWELL, "fp8", "0.32.0", "FLASHINFER_MLA_SPARSE", 64,
             id="many heads in 8 bits",
         ),
+        pytest.param(
+            SPARSE, HOPPER, "fp8_e4m3", "0.32.0", "FLASHINFER_MLA_SPARSE_SM90", 64, id="plain 8-bit latents on Hopper"
+        ),
+        pytest.param(COMPRESSED, HOPPER, "auto", "0.32.0", "FLASHMLA_SPARSE_DSV4", 64, id="compressed latents"),
+        pytest.param(
+            COMPRESSED, BLACKWELL, "fp8_e4m3", "0.24.0", "FLASHMLA_SPARSE_DSV4", 64, id="any 8 bits are the packed ones"
+        ),
+        pytest.param(
+            COMPRESSED, CONSUMER, "fp8", "0.32.0", "FLASHINFER_MLA_SPARSE_DSV4", 64, id="compressed on consumer cards"
+        ),
+        pytest.param(
+            COMPRESSED, BLACKWELL, "bfloat16", "0.32.0", "FLASHINFER_MLA_SPARSE_DSV4", 64,
+            id="16 bits where a backend may be asked for that keeps them",
+        ),
+        pytest.param(INDEXED, HOPPER, "fp8", "0.32.0", "MINIMAX_M3_SPARSE", 128, id="heads with an indexer"),
+        pytest.param(INDEXED, BLACKWELL, "nvfp4", "0.32.0", "MINIMAX_M3_SPARSE", 128, id="in four bits on Blackwell"),
         pytest.param(HEADS, None, "auto", "0.32.0", "CPU_ATTN", 128, id="the CPU backend"),
         pytest.param(LATENT, None, "auto", "0.32.0", "AMX_MLA", 128, id="latents on the CPU"),
         pytest.param(HEADS, TURING, "fp8", "0.6.6", "XFORMERS", 16, id="the V0 engine"),
@@ -122,6 +140,12 @@ def test_formats_that_are_stored(
         ),
         pytest.param(LATENT, AMPERE, "fp8", "0.17.1", id="8-bit latents on Ampere before 0.18"),
         pytest.param(SPARSE, AMPERE, "auto", "0.32.0", id="sparse attention on Ampere"),
+        pytest.param(SPARSE, HOPPER, "fp8_e4m3", "0.28.0", id="plain 8-bit latents on Hopper before 0.32"),
+        pytest.param(
+            COMPRESSED, HOPPER, "bfloat16", "0.32.0", id="compressed latents are not kept in 16 bits"
+        ),
+        pytest.param(COMPRESSED, AMPERE, "auto", "0.32.0", id="compressed latents on Ampere"),
+        pytest.param(INDEXED, HOPPER, "auto", "0.23.0", id="heads with an indexer before 0.24"),
         pytest.param(SPARSE, CONSUMER, "auto", "0.20.0", id="sparse on consumer Blackwell before 0.24"),
         pytest.param(LATENT, None, "fp8_e4m3", "0.32.0", id="8-bit latents on the CPU"),
     ],

@@ -43,6 +43,7 @@ EXPERTS_UNQUANTISED: Final = "it takes 16 bits for experts that the checkpoint s
 EVERY_LAYER: Final = "it gives Mamba, MLP and expert layers a KV cache like that of the few attention layers"
 NO_WINDOWS: Final = "it lets windowed or chunked layers grow with the context like the full ones"
 NO_WINDOWS_WIDE: Final = f"{NO_WINDOWS}, and takes values to be as wide as keys"
+NO_INDEXER: Final = "it leaves out the keys that the indexer keeps in sparse layers"
 NO_KV: Final = "it knows no KV heads of a model whose layers were searched one by one, and answers 0"
 
 EXPLAINED: Final[Mapping[tuple[str, str, int], tuple[float, str]]] = {
@@ -85,6 +86,8 @@ EXPLAINED: Final[Mapping[tuple[str, str, int], tuple[float, str]]] = {
     ("nvidia/Nemotron-H-56B-Base-8K", "weights", 8): (1.133, WHOLE_EMBEDDING),
     ("nvidia/Nemotron-H-56B-Base-8K", "kv", 1): (11.8, EVERY_LAYER),
     ("nvidia/Nemotron-H-56B-Base-8K", "kv", 8): (11.8, EVERY_LAYER),
+    ("nvidia/MiniMax-M3-NVFP4", "kv", 1): (0.894, NO_INDEXER),
+    ("nvidia/MiniMax-M3-NVFP4", "kv", 8): (0.678, NO_INDEXER),
     ("openai/gpt-oss-20b", "weights", 1): (0.869, NO_HEAD_NO_SCALES),
     ("openai/gpt-oss-20b", "weights", 8): (0.853, NO_HEAD_NO_SCALES),
 }
@@ -108,10 +111,6 @@ NOT_ASKED: Final[Mapping[tuple[str, int], str]] = {
         (model, ranks): f"Stowage: {sentence}"
         for model, sentence in (
             ("moonshotai/Kimi-K3", "The model has layers that are not attention (linear_attn_config)"),
-            (
-                "nvidia/MiniMax-M3-NVFP4",
-                "MiniMaxM3SparseForConditionalGeneration is not described tensor by tensor",
-            ),
         )
         for ranks in RANKS
     },

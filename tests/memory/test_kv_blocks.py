@@ -53,6 +53,20 @@ def cache_of(
 
 
 @pytest.mark.parametrize(
+    ("release", "kind", "token_bytes"),
+    [
+        pytest.param("0.6.6", "full", 2 * 16 * 256 * 2, id="keys and values in heads of 256, divided"),
+        pytest.param("0.7.3", "latent", 576 * 2, id="the latent vector, on every rank"),
+    ],
+)
+def test_releases_before_0_7_1_cache_latent_attention_like_any_other(
+    release: str, kind: str, token_bytes: int
+) -> None:
+    lead = cache_of(model(LATENT), A100, release, tensor_parallel_size=2).stages[0][0].lead
+    assert (lead.kind, lead.token_bytes, lead.block_size) == (kind, token_bytes, 16)
+
+
+@pytest.mark.parametrize(
     ("mixers", "device", "release", "changes", "block_size"),
     [
         pytest.param((DELTA, WIDE), A100, "0.32.0", {}, 16 * 25, id="steps of a kernel block"),

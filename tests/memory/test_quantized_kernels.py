@@ -206,6 +206,18 @@ from tests.model.support import TINY, profile_of
             id="and later their groups to four",
         ),
         pytest.param(
+            "swizzled_hopper_squared",
+            Matrix("e", 2880, 1440, 1, 4, "w2_"),
+            MXFP4,
+            (64, 1),
+            {
+                "w2_weight": ((4, 2880, 768), 1),
+                "w2_weight_scale": ((4, 3072, 46), 1),
+                "w2_weight_scale_as_loaded": ((4, 2880, 46), 1),
+            },
+            id="for a while values were padded to 64 both ways",
+        ),
+        pytest.param(
             "swizzled_hopper_twice",
             Matrix("e", 5760, 2880, 2, 4, "w13_"),
             MXFP4,
@@ -329,7 +341,17 @@ def test_marlin_pads_to_the_smaller_tile(
             id="MXFP4 on Hopper before the swizzle",
         ),
         pytest.param(
-            UP, MXFP4, Kernels(90, (0, 18, 1)), "swizzled_hopper_twice", id="MXFP4 on Hopper, scales twice"
+            UP, MXFP4, Kernels(90, (0, 16, 0)), "swizzled_hopper_twice", id="MXFP4 on Hopper, scales twice"
+        ),
+        pytest.param(
+            UP, MXFP4, Kernels(90, (0, 18, 1)), "swizzled_hopper_squared", id="MXFP4 on Hopper, values padded"
+        ),
+        pytest.param(
+            UP,
+            MXFP4,
+            Kernels(90, (0, 24, 0)),
+            "swizzled_hopper_twice",
+            id="MXFP4 on Hopper, scales twice again",
         ),
         pytest.param(
             UP, MXFP4, Kernels(90, (0, 26, 0)), "swizzled_hopper", id="MXFP4 on Hopper, scales once"

@@ -59,5 +59,6 @@ def test_profiling_sets_room_aside_for_sparse_attention_from_0_20_on() -> None:
     )
     states = 64 * 3 * 7168 * 2
     queries, context = 64 * 16 * (128 + 64 + 128), 8 * 2048 * 16 * (128 + 128)
-    assert since == states + 2 * (queries + context) + 512 * 2**20
-    assert before < 2 * context
+    index_queries, experts = 64 * 64 * 128 * (2 + 1), 64 * 8 * (7168 + 7168) * 2
+    assert since == states + 2 * (queries + context) + index_queries + experts + 512 * 2**20
+    assert since - before > 512 * 2**20

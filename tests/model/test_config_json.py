@@ -250,3 +250,11 @@ def test_profiles_of_the_same_model_are_equal_and_hash_alike() -> None:
     assert first == second
     assert hash(first) == hash(second)
     assert first != profile_of(config, vocab_size=1000)
+
+
+def test_equal_checkpoints_give_the_same_object() -> None:
+    """What is remembered of a profile is then found without comparing its tensors."""
+    config = config_of("meta-llama--Llama-3.1-8B-Instruct")
+    first, second = (read_profile(summary_of(dict(config))) for _ in range(2))
+    assert first is second
+    assert read_profile(summary_of({**config, "num_hidden_layers": 16})) != first

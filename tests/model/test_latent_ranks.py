@@ -29,6 +29,25 @@ def copies(profile: ModelProfile, layout: RankLayout, kernels: Kernels | None) -
     return [shape for name, shape in rank_tensors(profile, layout, kernels) if name.endswith(COPY)]
 
 
+@pytest.mark.parametrize(
+    ("data_parallel_size", "expert_parallel", "fits"),
+    [
+        pytest.param(2, True, True, id="ranks that send different tokens hold the shared expert whole"),
+        pytest.param(1, True, False, id="ranks that send the same tokens divide it"),
+        pytest.param(2, False, False, id="so they do where experts are divided too"),
+    ],
+)
+def test_a_shared_expert_that_is_whole_may_have_any_size(
+    data_parallel_size: int, expert_parallel: bool, fits: bool
+) -> None:
+    """A size that two ranks do not divide."""
+    profile = plain(R1, moe_intermediate_size=2049)
+    refusal = check_parallelism(
+        profile, 2, 1, data_parallel_size=data_parallel_size, expert_parallel=expert_parallel
+    )
+    assert (refusal is None) is fits
+
+
 def test_r1_as_it_is_created() -> None:
     """157.9353 GiB: vLLM's construction of the model without its quantization, rotary table included."""
     weights = rank_weights(plain(R1), TP8, "bfloat16")
@@ -50,6 +69,7 @@ def test_r1_in_8_bits_holds_its_copies_besides() -> None:
     [
         pytest.param(True, HOPPER, 61, id="8 bits: one expanded copy a layer"),
         pytest.param(True, None, 0, id="before loading there is none"),
+        pytest.param(True, Kernels(90, (0, 6, 6)), 0, id="keys and values were cached before 0.7.1"),
         pytest.param(False, HOPPER, 0, id="16 bits: views of the weight itself"),
     ],
 )

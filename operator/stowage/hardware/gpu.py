@@ -62,6 +62,11 @@ class Gpu:
         return self.link.startswith(("NVLink", "Infinity Fabric"))
 
     @property
+    def has_switch(self) -> bool:
+        """Whether devices of a node reach each other through switches, and not by links from one to the next."""
+        return self.link == "NVLink" or self.link.startswith("NVLink (")
+
+    @property
     def link_reach(self) -> int | None:
         """How many devices the link joins where it does not join all of a node: bridges reach two or four."""
         if "bridge" not in self.link:

@@ -1,37 +1,26 @@
 """The transient peak of the profiling run: the widest layer, or the sampler, whichever is larger.
 
-Layer term: residual, hidden state and what a layer's widest part allocates for all batched tokens. Dense layers
-are matched at 20,000 and 29,000 tokens (vllm-project/vllm#10517); experts follow the workspaces of
-`fused_moe/experts/triton_moe.py`, latent attention the context that the V1 profile pretends
-(`attention/mla_attention.py`). Sampler term: logits of one position of each request over the whole vocabulary,
-times what the release's sampler holds per logit; it runs on the last pipeline stage only.
+Layer term: what the widest part of any layer holds for all batched tokens (layer_peak.py). Sampler term: logits of
+one position of each request over the whole vocabulary, times what the release's sampler holds per logit; it runs on
+the last pipeline stage only.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from typing import Final
 
 from stowage.memory.encoder import encoder_bytes
 from stowage.memory.estimates import (
     Estimate,
-    dense_activation_band,
     gathered_bytes_per_logit,
-    moe_activation_band,
+    library_workspace_bytes,
     sampler_bytes_per_logit,
 )
+from stowage.memory.layer_peak import kept_expert_bytes, layer_peaks
 from stowage.memory.layout import RankLayout
 from stowage.memory.setting import Setting
-from stowage.model.profile import (
-    AttentionProfile,
-    LatentAttentionProfile,
-    LayerProfile,
-    MlpProfile,
-    ModelProfile,
-    MoeProfile,
-)
 
-_MIB = 2**20
-_LATENT_WORKSPACE_TOKENS = 64 * 1024
+_LATENT_WORKSPACE_TOKENS: Final = 64 * 1024
 """Upper limit of the chunked-context workspace, in tokens (mla_attention.py)."""
 
 
@@ -39,11 +28,13 @@ def activation_bytes(setting: Setting, layout: RankLayout) -> Estimate:
     """Give the transient peak on a rank in bytes."""
     tokens = setting.shape.max_num_batched_tokens
     output = tokens * setting.profile.hidden_size * setting.element_bytes
-    peak = _layers_peak(setting, layout)
+    peak = _layers_peak(setting)
     if layout.pipeline_parallel_size > 1:
         peak = peak.plus(Estimate(2 * output, 2 * output, 2 * output))
     if layout.is_last:
         sampler = _sampler_bytes(setting).plus(Estimate(output, output, output))
+        sampler = sampler.plus(kept_expert_bytes(setting.basis).scaled(tokens))
+        sampler = sampler.plus(library_workspace_bytes(setting.device.compute_capability))
         if setting.version.profile_keeps_cached:
             # Blocks of the layers stay cached while the sampler takes its own; how many it reuses is not known.
             peak = Estimate(
@@ -62,66 +53,10 @@ def latent_workspace_tokens(setting: Setting) -> int:
     return min(wanted, _LATENT_WORKSPACE_TOKENS)
 
 
-def _layers_peak(setting: Setting, layout: RankLayout) -> Estimate:
-    peak = setting.shared.get("layers")
-    if peak is None:
-        peaks = [_layer_peak(setting, layout, layer) for layer in distinct_layers(setting.profile)]
-        peak = setting.shared["layers"] = max(peaks, key=lambda estimate: estimate.value)
-    return peak
-
-
-@lru_cache(maxsize=256)
-def distinct_layers(profile: ModelProfile) -> tuple[LayerProfile, ...]:
-    """Give each kind of layer once."""
-    return tuple({(layer.mixers, layer.feed_forward): layer for layer in profile.layers}.values())
-
-
-def _layer_peak(setting: Setting, layout: RankLayout, layer: LayerProfile) -> Estimate:
-    tokens, hidden = setting.shape.max_num_batched_tokens, setting.profile.hidden_size
-    is_moe = isinstance(layer.feed_forward, MoeProfile)
-    width = 3 * hidden + _feed_forward_width(setting, layout, layer)
-    value = tokens * width * setting.element_bytes
-    if is_moe:
-        value += tokens * hidden * setting.element_bytes
-    mixers = max((_mixer_bytes(setting, layout, mixer) for mixer in layer.mixers), default=0.0)
-    value = max(value, tokens * 3 * hidden * setting.element_bytes + mixers)
-    band = moe_activation_band() if is_moe else dense_activation_band()
-    return Estimate(value, value * (1 - band), value * (1 + band))
-
-
-def _feed_forward_width(setting: Setting, layout: RankLayout, layer: LayerProfile) -> float:
-    """Give the elements per token that a feed-forward block holds beside residual, hidden state and output."""
-    block, tp = layer.feed_forward, layout.tensor_parallel_size
-    if isinstance(block, MlpProfile):
-        return (3 if block.gated else 2) * block.intermediate_size / tp
-    if block is None:
-        return 0.0
-    hidden = setting.profile.hidden_size
-    inner = block.intermediate_size / (1 if layout.expert_parallel else layout.expert_ranks)
-    gate_up = (2 if block.gated else 1) * inner
-    routed = block.num_experts_per_tok * (max(inner, hidden) + max(gate_up, hidden))
-    shared = 3 * block.shared_intermediate_size / tp
-    return max(routed, shared)
-
-
-def _mixer_bytes(setting: Setting, layout: RankLayout, mixer: object) -> float:
-    """Give what an attention block holds: queries, keys, values and outputs, or the pretended context."""
-    tokens, tp = setting.shape.max_num_batched_tokens, layout.tensor_parallel_size
-    if isinstance(mixer, AttentionProfile):
-        rows = mixer.num_heads / tp * (mixer.head_dim + mixer.value_head_dim)
-        rows += max(1, mixer.num_kv_heads / tp) * (mixer.head_dim + mixer.value_head_dim)
-        return tokens * rows * setting.element_bytes
-    if isinstance(mixer, LatentAttentionProfile):
-        heads = mixer.num_heads / tp
-        queries = tokens * heads * (mixer.qk_nope_head_dim + mixer.qk_rope_head_dim + mixer.v_head_dim)
-        scores = setting.version.indexer_logits_mib * _MIB if mixer.index_head_dim else 0
-        context = latent_workspace_tokens(setting) * heads * (mixer.qk_nope_head_dim + mixer.v_head_dim)
-        if mixer.index_topk is not None and not setting.version.indexer_logits_mib:
-            context = (
-                0  # Sparse attention pretends no context before 0.20 (v1/attention/backends/mla/common.py).
-            )
-        return (queries + context) * setting.element_bytes + scores
-    return 0.0
+def _layers_peak(setting: Setting) -> Estimate:
+    tokens, context = setting.shape.max_num_batched_tokens, latent_workspace_tokens(setting)
+    peaks = [peak.at(tokens, context) for peak in layer_peaks(setting.basis)]
+    return max(peaks, key=lambda estimate: estimate.value)
 
 
 def _sampler_bytes(setting: Setting) -> Estimate:

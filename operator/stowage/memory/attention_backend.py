@@ -32,8 +32,9 @@ _QUANTISED: Final = ("fp8", "nvfp4", "int8_per", "int4_per")
 class AttentionNeeds:
     """What a layer asks of a backend.
 
-    `attention` is "heads", "latent" or "sparse" (latent with an indexer), `head_dim` what the cache keeps per
-    head, `num_heads` the query heads of a rank. `sinks`: learned attention sinks; `cross`: over encoder states.
+    `attention` is "heads", "indexed" (heads with an indexer), "latent", "sparse" (latent with an indexer) or
+    "compressed" (several tokens share a latent vector), `head_dim` what the cache keeps per head, `num_heads` the
+    query heads of a rank. `sinks`: learned attention sinks; `cross`: over encoder states.
     """
 
     attention: str
@@ -162,6 +163,8 @@ def _takes_head(row: dict[str, Any], needs: AttentionNeeds, where: Conditions) -
 
 
 def _takes_format(row: dict[str, Any], head_dim: int, where: Conditions) -> bool:
+    if where.kv_dtype in row.get("refuses", []):
+        return False
     if where.kv_dtype in _PLAIN or where.kv_dtype in row["kv_dtypes"]:
         return True
     return any(
@@ -217,7 +220,13 @@ def _within(capability: tuple[int, int] | None, ranges: list[list[int]]) -> bool
 
 
 def _refusal(needs: AttentionNeeds, where: Conditions) -> Refusal:
-    words = {"heads": "attention", "latent": "latent attention", "sparse": "sparse latent attention"}
+    words = {
+        "heads": "attention",
+        "indexed": "sparse attention",
+        "latent": "latent attention",
+        "sparse": "sparse latent attention",
+        "compressed": "compressed latent attention",
+    }
     message = (
         f"No {words[needs.attention]} backend of vLLM {where.release} on {where.device} takes heads of "
         f"{needs.head_dim} with kv_cache_dtype {where.kv_dtype} and dtype {where.dtype}"

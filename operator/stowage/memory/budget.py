@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 from stowage.api.refusal import Refusal
 from stowage.memory.band import Band
+from stowage.memory.basis import Basis
 from stowage.memory.batch_limits import default_batch_limits
 from stowage.memory.calibration import UNCALIBRATED, Calibration
-from stowage.memory.constraints import check_release, check_shape
+from stowage.memory.constraints import check_layout, check_limits, check_release
 from stowage.memory.device import DeviceMemory
 from stowage.memory.engine_version import EngineVersion, engine_on
 from stowage.memory.kv_budget import KvBudget, kv_budget
@@ -108,9 +110,8 @@ def _stages(
         return loaded
     setting = Setting(loaded, shape, device, _on(loaded, version, device), calibration)
     refusal = (
-        check_release(loaded, version)
-        or check_shape(loaded, shape, device)
-        or check_quantization(loaded, shape, device, version)
+        _layout_refusal(setting.basis, version)
+        or check_limits(loaded, shape, device)
         or check_load_peak(profile, shape, device, version)
     )
     if refusal is not None:
@@ -123,6 +124,17 @@ def _stages(
     judged = tuple(judge(margins(setting, budget)) for budget in budgets)
     num_blocks = min(budget.num_blocks(shape.max_model_len) for budget in budgets)
     return _Stages(setting, budgets, judged, num_blocks)
+
+
+@lru_cache(maxsize=4096)
+def _layout_refusal(basis: Basis, version: EngineVersion) -> Refusal | None:
+    """Give the first rule that a layout breaks whatever its limits are, by the release that was asked for."""
+    profile, shape, device = basis.profile, basis.shape, basis.device
+    return (
+        check_release(profile, version)
+        or check_layout(profile, shape, device)
+        or check_quantization(profile, shape, device, version)
+    )
 
 
 def largest_max_num_seqs(
@@ -158,8 +170,7 @@ def _ledger(stages: _Stages, stage: int) -> Ledger:
     terms, length = budget.terms, setting.shape.max_model_len
     verdict, refusal, caution = stages.judged[stage]
     available, band = budget.available_bytes(length), budget.band(length)
-    limit = setting.profile.max_model_len
-    pool = terms.pool
+    pool, largest = terms.pool, budget.largest_max_model_len(setting.profile.max_model_len)
     return Ledger(
         rank=terms.name,
         total_bytes=setting.device.total_bytes,
@@ -180,8 +191,9 @@ def _ledger(stages: _Stages, stage: int) -> Ledger:
         max_concurrency=pool.concurrency(num_blocks, length),
         verdict=verdict,
         refusal=refusal,
-        largest_max_model_len=budget.largest_max_model_len(limit),
-        safe_max_model_len=budget.largest_max_model_len(limit, shift_bytes=band.low - available),
+        largest_max_model_len=largest,
+        safe_max_model_len=largest
+        and budget.largest_max_model_len(largest, shift_bytes=band.low - available),
         kv_needed_bytes=budget.needed_bytes(length),
         kv_cache_pinned=budget.pinned,
         cuda_graphs_counted=setting.version.graphs_subtracted,

@@ -27,6 +27,7 @@ _TOLERANCE_BYTES: Final = int(0.1 * 2**30)
 _SINGLE_BAND_BYTES: Final = int(0.15 * 2**30)
 """Half width after one record: two starts of the same server differ by that much (vllm-project/vllm logs)."""
 
+_TERMS: Final = ("activation", "non_torch", "cuda_graph")
 _FLOOR_BYTES: Final = int(0.05 * 2**30)
 _OUTLIER_DEVIATIONS: Final = 3.0
 
@@ -136,6 +137,11 @@ class Calibration:
 
     corrections: Mapping[tuple[str, CalibrationKey], Correction]
 
+    def starts(self, key: CalibrationKey) -> int:
+        """Count the start-ups behind what is corrected for exactly this key; 0 where nothing is."""
+        found = (self.corrections.get((term, key)) for term in _TERMS)
+        return max((each.records for each in found if each is not None), default=0)
+
     def adjust(self, term: str, key: CalibrationKey, estimate: Estimate) -> Estimate:
         """Correct an estimate of a term ("activation", "non_torch" or "cuda_graph").
 
@@ -172,7 +178,7 @@ def calibrate(records: Iterable[StartRecord]) -> Calibration:
 
 
 def _deltas(record: StartRecord) -> Iterable[tuple[str, float]]:
-    for term in ("activation", "non_torch", "cuda_graph"):
+    for term in _TERMS:
         measured = getattr(record.measured, f"{term}_bytes")
         predicted = getattr(record.predicted, f"{term}_bytes")
         if measured is not None and predicted is not None:

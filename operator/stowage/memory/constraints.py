@@ -14,6 +14,7 @@ from stowage.memory.context_parallel import check_context_parallelism
 from stowage.memory.device import DeviceMemory
 from stowage.memory.encoder_limits import check_encoders
 from stowage.memory.engine_version import EngineVersion, release_numbers
+from stowage.memory.layout import RankLayout
 from stowage.memory.shape import EngineShape
 from stowage.model.dtype import element_type
 from stowage.model.families.removed import last_engines
@@ -32,6 +33,11 @@ _MAX_SUGGESTED_RANKS = 16
 
 def check_shape(profile: ModelProfile, shape: EngineShape, device: DeviceMemory) -> Refusal | None:
     """Give the first rule that the shape breaks, or None where the engine would accept it."""
+    return check_layout(profile, shape, device) or check_limits(profile, shape, device)
+
+
+def check_layout(profile: ModelProfile, shape: EngineShape, device: DeviceMemory) -> Refusal | None:
+    """Give the first rule that the shape breaks whatever its limits are."""
     parallel = check_parallelism(
         profile,
         shape.tensor_parallel_size,
@@ -43,7 +49,6 @@ def check_shape(profile: ModelProfile, shape: EngineShape, device: DeviceMemory)
         parallel
         or check_context_parallelism(profile, shape.tensor_parallel_size, shape.decode_context_parallel_size)
         or check_encoders(profile, shape)
-        or _check_limits(profile, shape)
         or _check_precision(shape, device)
         or _check_cpu(profile, shape, device)
     )
@@ -122,9 +127,17 @@ def _indivisible_experts(layer: LayerProfile, tp: int, dp: int, expert_parallel:
     if not expert_parallel and moe.intermediate_size % ranks:
         by = f"TP {tp}" if dp == 1 else f"TP {tp} times DP {dp}"
         return f"{by} does not divide the expert size of {moe.intermediate_size}."
-    if moe.shared_intermediate_size % tp:
+    divides_shared = not (
+        RankLayout(tp, 1, 0, dp, expert_parallel).sequence_parallel_experts and _whole_shared(layer)
+    )
+    if divides_shared and moe.shared_intermediate_size % tp:
         return f"TP {tp} does not divide the shared expert's size of {moe.shared_intermediate_size}."
     return None
+
+
+def _whole_shared(layer: LayerProfile) -> bool:
+    """Tell whether ranks that send different tokens to the experts each hold the shared one whole."""
+    return any(tensor.whole_in_sequence_parallel for tensor in layer.tensors)
 
 
 def _indivisible_state(state: StateProfile, tp: int) -> str | None:
@@ -159,7 +172,8 @@ def _indivisible_layer(layer: LayerProfile, tp: int) -> str | None:
     return None
 
 
-def _check_limits(profile: ModelProfile, shape: EngineShape) -> Refusal | None:
+def check_limits(profile: ModelProfile, shape: EngineShape, device: DeviceMemory) -> Refusal | None:
+    """Give the first limit that the engine would not accept: lengths, batch, share of the memory."""
     if min(shape.max_model_len, shape.max_num_seqs, shape.max_num_batched_tokens) < 1:
         message = "max_model_len, max_num_seqs and max_num_batched_tokens must each be at least 1."
         return Refusal(Reason.INVALID_SPEC, message)
@@ -182,6 +196,9 @@ def _check_limits(profile: ModelProfile, shape: EngineShape) -> Refusal | None:
             f"max_model_len {shape.max_model_len:,} is longer than the model's {profile.max_model_len:,}."
         )
         return Refusal(Reason.CONTEXT_TOO_LONG, message, f"Use at most {profile.max_model_len}.")
+    if device.is_cpu and shape.kv_cache_memory_bytes is None:
+        message = "On CPU nodes the size of the KV cache must be stated (kv_cache_memory_bytes)."
+        return Refusal(Reason.PIN_CONFLICT, message, "Otherwise the engine takes a share of the whole node.")
     return None
 
 
@@ -212,9 +229,6 @@ def _check_cpu(profile: ModelProfile, shape: EngineShape, device: DeviceMemory) 
     if profile.quantization is not None:
         message = f"Checkpoints quantised by {profile.quantization} are not sized on CPU nodes."
         return Refusal(Reason.NOT_SUPPORTED, message, "Use the unquantised checkpoint there.")
-    if shape.kv_cache_memory_bytes is None:
-        message = "On CPU nodes the size of the KV cache must be stated (kv_cache_memory_bytes)."
-        return Refusal(Reason.PIN_CONFLICT, message, "Otherwise the engine takes a share of the whole node.")
     if shape.world_size > 1:
         message = "Parallel sizes above 1 are not supported on CPU nodes."
         return Refusal(Reason.NOT_SUPPORTED, message, "Use more replicas instead.")

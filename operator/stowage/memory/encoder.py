@@ -10,7 +10,6 @@ profile; nothing here knows an architecture.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 
 from stowage.memory.estimates import NOTHING, Estimate, encoder_activation_band
 from stowage.memory.layout import RankLayout
@@ -46,24 +45,22 @@ def absent_modalities(profile: ModelProfile, shape: EngineShape) -> tuple[str, .
     """
     if not profile.encoders:
         return ()
+    if not (shape.language_model_only or shape.limit_mm_per_prompt):
+        return ()
     kinds = dict.fromkeys(encoder.modality for encoder in profile.encoders)
     limits = dict(shape.limit_mm_per_prompt)
     return tuple(kind for kind in kinds if shape.language_model_only or limits.get(kind) == 0)
 
 
-@lru_cache(maxsize=1024)
 def encoder_run(profile: ModelProfile, shape: EngineShape) -> EncoderRun | None:
     """Give what is profiled, or None for models and deployments without an encoder."""
-    absent = absent_modalities(profile, shape)
-    largest = {
-        encoder: _item_tokens(encoder, shape.max_model_len)
-        for encoder in profile.encoders
-        if encoder.modality not in absent
-    }
-    if not largest:
+    if not profile.encoders:
         return None
-    encoder = max(largest, key=lambda each: (largest[each], each.modality))
-    tokens = largest[encoder]
+    absent, length = absent_modalities(profile, shape), shape.max_model_len
+    loaded = [(_item_tokens(each, length), each) for each in profile.encoders if each.modality not in absent]
+    if not loaded:
+        return None
+    tokens, encoder = max(loaded, key=lambda entry: (entry[0], entry[1].modality))
     budget = max(shape.max_num_batched_tokens, tokens)
     limit = dict(shape.limit_mm_per_prompt).get(encoder.modality, encoder.max_items_per_prompt)
     per_prompt = max(1, min(limit, shape.max_model_len // tokens))
@@ -79,10 +76,10 @@ def encoder_bytes(setting: Setting, layout: RankLayout, decoder_peak: Estimate) 
     term. With the V2 runner only the first pipeline stage runs the encoder, and before 0.28 none does. The
     encoder's peak has a wide band (estimates.toml, encoder_activation); the embeddings are exact.
     """
+    if setting.runner == "V2" and not (layout.is_first and setting.version.v2_profiles_encoders):
+        return NOTHING
     run = encoder_run(setting.profile, setting.shape)
     if run is None:
-        return NOTHING
-    if setting.runner == "V2" and not (layout.is_first and setting.version.v2_profiles_encoders):
         return NOTHING
     kept = run.items * run.item_tokens * run.encoder.output_size * setting.element_bytes
     peak = encoder_peak_bytes(run, layout, setting.element_bytes)

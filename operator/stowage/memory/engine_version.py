@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib.resources import files
@@ -41,7 +42,14 @@ class EngineVersion:
     because this one is newer than the table, else None. `long_context_tokens` is the batch limit that V0
     takes for contexts beyond 32,768 tokens (0: the whole context). `profile_keeps_cached`: what torch keeps
     cached after profiling counts as used. `indexer_logits_mib` is set aside for a sparse indexer.
-    `pins_kv_bytes`: the option --kv-cache-memory-bytes exists.
+    `pins_kv_bytes`: the option --kv-cache-memory-bytes exists. `experts_keep_workspace`: what experts compute in is
+    one buffer that stays, beside what attention takes. `latent_as_heads`: the head size that latent attention is
+    padded to where the release caches its keys and values (0: it caches the latent vectors).
+    `fused_all_reduce` says in which shapes all-reduces are fused, `all_reduce_backend` by whose kernel
+    (collectives.py).
+    `capture_ceilings` are the largest captured sizes of architectures that set their own; with `full_graph_splits`
+    graphs hold whole decode steps, and FlashAttention 3 may cut a context in so many parts there.
+    `profiles_graphs`: what trial captures of CUDA graphs leave counts as growth outside the allocator.
     `multimodal_rope_factor` are the rows a position that multimodal rotary tables have in families whose
     positions never run ahead of the tokens.
     """
@@ -58,6 +66,8 @@ class EngineVersion:
     v2_profiles_encoders: bool
     capture_step_above_256: int
     blackwell_capture_ceiling: int
+    capture_ceilings: Mapping[str, int]
+    full_graph_splits: int
     null_block_reserved: bool
     capacity_report: str
     window_batches_in_flight: str
@@ -75,6 +85,11 @@ class EngineVersion:
     profile_keeps_cached: bool
     indexer_logits_mib: int
     pins_kv_bytes: bool
+    fused_all_reduce: str
+    all_reduce_backend: str
+    profiles_graphs: bool
+    experts_keep_workspace: bool
+    latent_as_heads: int
     assumed_from: str | None = None
     multimodal_rope_factor: int = 1
 

@@ -73,10 +73,32 @@ def moe_activation_band() -> float:
 
 
 @cache
+def allocates_for_itself(architecture: str, compute_capability: tuple[int, int]) -> bool:
+    """Whether the kernels of an architecture's experts take memory of their own instead of the shared workspace."""
+    row = _table()["moe_activation"]
+    name = f"{compute_capability[0]}.{compute_capability[1]}"
+    return architecture in row["own_memory"] and name in row["own_memory_capabilities"]
+
+
+@cache
+def compressed_attention_band() -> Estimate:
+    """Give the factors around the peak of a layer with compressed latent attention."""
+    row = _table()["compressed_attention"]
+    return Estimate(1.0, row["low_factor"], row["high_factor"])
+
+
+@cache
 def encoder_activation_band() -> Estimate:
     """Give the factors around the formula of an encoder's working memory."""
     row = _table()["encoder_activation"]
     return Estimate(1.0, row["low_factor"], row["high_factor"])
+
+
+@cache
+def library_workspace_bytes(compute_capability: tuple[int, int]) -> Estimate:
+    """Give what matrix libraries take of the allocator for good, the first time that they run."""
+    row = _table()["library_workspace"]
+    return _mebibytes(row) if compute_capability[0] in row["compute_capability_major"] else NOTHING
 
 
 @cache
@@ -86,15 +108,23 @@ def context_bytes() -> Estimate:
 
 
 @cache
-def nccl_bytes(world_size: int) -> Estimate:
-    """Give the bytes that communicators take on one rank."""
-    return NOTHING if world_size < 2 else _mebibytes(_table()["nccl"][_class(world_size)])
+def nccl_bytes(world_size: int, multicasts: bool = False) -> Estimate:
+    """Give the bytes that communicators take on one rank; `multicasts`: they use switches that do."""
+    if world_size < 2:
+        return NOTHING
+    return _mebibytes(_table()["nccl"]["multicast" if multicasts else _class(world_size)])
 
 
 @cache
 def non_torch_growth_bytes(world_size: int) -> Estimate:
     """Give the bytes outside the allocator that appear between the snapshot and the end of profiling."""
     return _mebibytes(_table()["non_torch"][_class(world_size)])
+
+
+@cache
+def trial_capture_bytes() -> Estimate:
+    """Give the bytes that trial captures of CUDA graphs leave outside the allocator."""
+    return _mebibytes(_table()["trial_capture"])
 
 
 @cache

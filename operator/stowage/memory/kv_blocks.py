@@ -83,11 +83,19 @@ def _layer_needs(layer: LayerProfile, question: CacheQuestion, *, sinks: bool) -
     for mixer in layer.mixers:
         if isinstance(mixer, AttentionProfile) and mixer.source != "encoder":
             cross = mixer.source == "cross" and not question.rules.attention_only
-            yield AttentionNeeds("heads", mixer.head_dim, mixer.num_heads // ranks, sinks, cross)
+            kind = "indexed" if mixer.index_dim else "heads"
+            yield AttentionNeeds(kind, mixer.head_dim, mixer.num_heads // ranks, sinks, cross)
         elif isinstance(mixer, LatentAttentionProfile):
-            attention = "latent" if (mixer.index_topk or mixer.index_head_dim) is None else "sparse"
-            heads, nope = mixer.num_heads // ranks, mixer.qk_nope_head_dim
-            yield AttentionNeeds(attention, mixer.latent_dim, heads, nope_head_dim=nope)
+            yield _latent_needs(mixer, mixer.num_heads // ranks, question.rules.latent_as_heads)
+
+
+def _latent_needs(mixer: LatentAttentionProfile, heads: int, unpacked: int) -> AttentionNeeds:
+    if unpacked and mixer.sliding_window is None and mixer.index_topk is None:
+        return AttentionNeeds("heads", unpacked, heads)
+    kind = "latent" if (mixer.index_topk or mixer.index_head_dim) is None else "sparse"
+    if mixer.sliding_window is not None:
+        kind = "compressed"
+    return AttentionNeeds(kind, mixer.latent_dim, heads, nope_head_dim=mixer.qk_nope_head_dim)
 
 
 def _state_mode(question: CacheQuestion) -> str:

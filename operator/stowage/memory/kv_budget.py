@@ -28,7 +28,8 @@ class KvBudget:
     """The KV share of one rank. `before_tables_bytes` is what is left before block tables are subtracted.
 
     `counted` are the estimates that the release subtracts; pinned KV bytes make it empty. `deviations` is how
-    far they may be off together: bytes to lose and to gain.
+    far they may be off together: bytes to lose and to gain. `asked` holds the context length that was asked for
+    with the bytes available and needed at it, which is what most questions are about.
     """
 
     terms: RankTerms
@@ -37,12 +38,14 @@ class KvBudget:
     counted: tuple[Estimate, ...]
     pinned: bool
     deviations: tuple[float, float]
+    asked: tuple[int, int, int]
 
     def available_bytes(self, max_model_len: int) -> int:
         """Give the bytes available for the KV cache; negative where they are missing."""
-        if self.pinned:
-            return self.before_tables_bytes
-        return self.before_tables_bytes - self.terms.persistent_bytes(max_model_len)
+        length, available, _ = self.asked
+        if max_model_len == length:
+            return available
+        return _available_bytes(self.terms, self.before_tables_bytes, max_model_len, pinned=self.pinned)
 
     def band(self, max_model_len: int) -> Band:
         """Give the range of the available bytes."""
@@ -55,7 +58,8 @@ class KvBudget:
 
     def needed_bytes(self, max_model_len: int) -> int:
         """Give the KV bytes without which the release refuses a context of that length."""
-        return self.terms.pool.needed_bytes(max_model_len)
+        length, _, needed = self.asked
+        return needed if max_model_len == length else self.terms.pool.needed_bytes(max_model_len)
 
     def largest_max_model_len(self, limit: int, *, shift_bytes: int = 0) -> int | None:
         """Find the longest context of which one request fits, at most `limit`; None where none does.
@@ -81,8 +85,9 @@ def kv_budget(setting: Setting, terms: RankTerms) -> KvBudget:
     """Apply the release's equation to the terms of a rank."""
     version, pinned = setting.version, setting.shape.kv_cache_memory_bytes
     budget_bytes = ceil(setting.device.total_bytes * setting.shape.gpu_memory_utilization)
+    asked = partial(_asked, terms, setting.shape.max_model_len, pinned=pinned is not None)
     if pinned is not None:
-        return KvBudget(terms, budget_bytes, pinned, (), pinned=True, deviations=(0.0, 0.0))
+        return KvBudget(terms, budget_bytes, pinned, (), True, (0.0, 0.0), asked(pinned))
     counted = [terms.non_torch, terms.activation, terms.guessed_weights]
     if version.graphs_subtracted:
         counted.append(terms.graphs)
@@ -90,7 +95,16 @@ def kv_budget(setting: Setting, terms: RankTerms) -> KvBudget:
         counted.append(terms.in_use_before)
     spent = terms.weights.block_bytes + sum(int(term.value) for term in counted)
     left, off = budget_bytes - spent, deviations(counted)
-    return KvBudget(terms, budget_bytes, left, tuple(counted), pinned=False, deviations=off)
+    return KvBudget(terms, budget_bytes, left, tuple(counted), False, off, asked(left))
+
+
+def _asked(terms: RankTerms, length: int, before_tables_bytes: int, *, pinned: bool) -> tuple[int, int, int]:
+    available = _available_bytes(terms, before_tables_bytes, length, pinned=pinned)
+    return length, available, terms.pool.needed_bytes(length)
+
+
+def _available_bytes(terms: RankTerms, before_tables_bytes: int, length: int, *, pinned: bool) -> int:
+    return before_tables_bytes if pinned else before_tables_bytes - terms.persistent_bytes(length)
 
 
 def _largest(limit: int, pool: KvPool, slack: Callable[[int], int]) -> int | None:

@@ -107,6 +107,8 @@ def kv_layers(layer: LayerProfile, cache: LayerCache) -> Iterator[KvLayer]:
         if isinstance(mixer, AttentionProfile):
             if _is_cached(mixer, cache):
                 yield _attention_layer(mixer, cache)
+            if mixer.index_dim:
+                yield KvLayer("indexer", cache.block_size, 2 * mixer.index_dim, (mixer.index_dim,))
         elif isinstance(mixer, LatentAttentionProfile):
             yield from _latent_layers(mixer, cache)
         elif not cache.rules.attention_only:
@@ -116,6 +118,9 @@ def kv_layers(layer: LayerProfile, cache: LayerCache) -> Iterator[KvLayer]:
 def attention_token_bytes(mixer: AttentionProfile | LatentAttentionProfile, cache: LayerCache) -> int:
     """Give the bytes of one token in an attention layer on one rank."""
     if isinstance(mixer, LatentAttentionProfile):
+        unpacked = cache.rules.latent_as_heads
+        if unpacked:
+            return 2 * mixer.num_heads // cache.tensor_parallel_size * cache.format.vector_bytes(unpacked)
         return cache.format.latent_bytes(mixer.latent_dim)
     heads = kv_heads_on_rank(mixer.num_kv_heads, cache.tensor_parallel_size)
     values = mixer.value_head_dim if cache.rules.value_heads else mixer.head_dim
@@ -152,6 +157,9 @@ def _attention_layer(mixer: AttentionProfile, cache: LayerCache) -> KvLayer:
 
 def _latent_layers(mixer: LatentAttentionProfile, cache: LayerCache) -> Iterator[KvLayer]:
     """Give the latent vector's cache, the same on every rank, and the indexer's 8-bit keys with their scales."""
+    if cache.rules.latent_as_heads:
+        yield KvLayer("full", cache.block_size, attention_token_bytes(mixer, cache), (mixer.num_heads,))
+        return
     yield KvLayer("latent", cache.block_size, attention_token_bytes(mixer, cache), (mixer.latent_dim,))
     if mixer.index_head_dim is not None:
         keys = mixer.index_head_dim

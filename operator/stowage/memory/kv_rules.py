@@ -42,6 +42,7 @@ class KvRules:
     retains_lookahead: bool
     cpu_states_in_32_bits: bool
     cross_tokens: str
+    latent_as_heads: int
 
 
 @lru_cache(maxsize=256)
@@ -54,6 +55,7 @@ def kv_rules(version: EngineVersion) -> KvRules:
         since = release_numbers(change["since"])
         if version.engine != "V0" and wanted is not None and since is not None and since <= wanted:
             state.update(change["set"])
+    state["latent_as_heads"] = version.latent_as_heads
     return KvRules(**{name: state[name] for name in KvRules.__dataclass_fields__})
 
 

@@ -197,6 +197,16 @@ def _swizzled_hopper_twice(loaded: Loaded) -> tuple[RankTensor, ...]:
     return (*_swizzled_hopper(loaded), *kept)
 
 
+def _swizzled_hopper_squared(loaded: Loaded) -> tuple[RankTensor, ...]:
+    """The same, with both dimensions of the packed values padded to 64 (layout_details/hopper_value.py)."""
+    return tuple(
+        replace(tensor, shape=(*tensor.shape[:-2], up(tensor.shape[-2], 64), up(tensor.shape[-1], 64)))
+        if tensor.kind == "values"
+        else tensor
+        for tensor in _swizzled_hopper_twice(loaded)
+    )
+
+
 def _block_scales(loaded: Loaded) -> tuple[RankTensor, ...]:
     matrix, scheme = loaded.matrix, loaded.scheme
     return (*created_tensors(matrix, scheme), *_quant_state(matrix, scheme, nested=False))
@@ -237,12 +247,19 @@ EFFECTS: Final[Mapping[str, Effect]] = {
     "swizzled": _swizzled,
     "swizzled_hopper": _swizzled_hopper,
     "swizzled_hopper_in_fours": _swizzled_hopper_in_fours,
+    "swizzled_hopper_squared": _swizzled_hopper_squared,
     "swizzled_hopper_twice": _swizzled_hopper_twice,
 }
 """Every effect that a row of the table can name."""
 
 WIDE_BIAS: Final = frozenset(
-    {"padded_experts_wide_bias", "swizzled_hopper", "swizzled_hopper_in_fours", "swizzled_hopper_twice"}
+    {
+        "padded_experts_wide_bias",
+        "swizzled_hopper",
+        "swizzled_hopper_in_fours",
+        "swizzled_hopper_squared",
+        "swizzled_hopper_twice",
+    }
 )
 """Effects that keep the experts' biases in 32 bits."""
 

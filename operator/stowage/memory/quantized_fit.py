@@ -75,7 +75,8 @@ def _part_rows(tensor: ParameterTensor, layout: RankLayout) -> tuple[int, ...]:
         heads = tensor.heads
         key_value = kv_heads_on_rank(heads.num_kv_heads, ranks)
         query = heads.num_heads // ranks * heads.head_dim * heads.query_factor
-        return (query, key_value * heads.head_dim, key_value * heads.value_dim)
+        index = (key_value * heads.index_dim, heads.index_dim) if heads.index_dim else ()
+        return (query, key_value * heads.head_dim, key_value * heads.value_dim, *index)
     return tuple(rows // ranks for rows in sizes) if tensor.shard is Shard.COLUMNS else sizes
 
 

@@ -7,9 +7,11 @@ fits can be searched without making a new ledger for each try.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from stowage.memory.activations import activation_bytes
 from stowage.memory.allocator import AllocatedBytes
+from stowage.memory.basis import Basis
 from stowage.memory.cuda_graphs import graph_bytes
 from stowage.memory.encoder import absent_modalities
 from stowage.memory.estimates import NOTHING, Estimate, host_overhead_bytes
@@ -70,59 +72,78 @@ class RankTerms:
 
 def rank_terms(setting: Setting, stage: int) -> RankTerms:
     """Work out the terms of the ranks of one pipeline stage; all ranks of a stage hold the same amount."""
-    shape, version = setting.shape, setting.version
-    layout = _layout(setting, stage)
-    weights, guessed = _weights(setting, layout)
-    counts_segments = version.equation == "total-consumed" and not setting.device.is_cpu
-    slack = weights.segment_bytes - weights.block_bytes if counts_segments else 0
-    num_layers = len(stage_layers(setting.profile.num_layers, shape.pipeline_parallel_size)[stage])
-    is_cpu = setting.device.is_cpu
+    shape = setting.shape
+    fixed = _fixed_terms(setting.basis, stage)
+    batch = fixed.batch_bytes * shape.max_num_batched_tokens
+    buffers = sampler_state_bytes(setting, fixed.layout) + latent_workspace_bytes(setting) + batch
     return RankTerms(
-        layout=layout,
-        weights=weights,
-        state_bytes=_buffers(setting, layout) + slack,
+        layout=fixed.layout,
+        weights=fixed.weights,
+        state_bytes=buffers + fixed.slack_bytes,
         max_num_seqs=shape.max_num_seqs,
-        non_torch=setting.learnt("non_torch", _outside_torch(setting)),
-        activation=setting.learnt("activation", activation_bytes(setting, layout)),
-        graphs=setting.learnt("cuda_graph", graph_bytes(shape, setting.device, version, num_layers)),
-        in_use_before=NOTHING if is_cpu else in_use_before_bytes(shape, version),
+        non_torch=setting.learnt("non_torch", fixed.non_torch),
+        activation=setting.learnt("activation", activation_bytes(setting, fixed.layout)),
+        graphs=setting.learnt("cuda_graph", graph_bytes(setting, fixed.num_layers)),
+        in_use_before=fixed.in_use_before,
         pool=setting.kv_pool(stage),
-        guessed_weights=guessed,
-        context_bytes=0 if is_cpu else gather_bytes_per_token(setting.profile),
+        guessed_weights=fixed.guessed_weights,
+        context_bytes=fixed.context_bytes,
     )
 
 
-def _buffers(setting: Setting, layout: RankLayout) -> int:
-    """Give the buffers of the runner and of the model that do not depend on the context length."""
-    batch = batch_buffer_bytes(setting.profile, setting.element_bytes) * setting.shape.max_num_batched_tokens
-    return sampler_state_bytes(setting, layout) + latent_workspace_bytes(setting) + batch
+@dataclass(frozen=True, slots=True)
+class _FixedTerms:
+    """What a rank holds whatever the limits of the server; `batch_bytes` are for each token of a batch."""
+
+    layout: RankLayout
+    weights: AllocatedBytes
+    guessed_weights: Estimate
+    slack_bytes: int
+    num_layers: int
+    non_torch: Estimate
+    in_use_before: Estimate
+    batch_bytes: int
+    context_bytes: int
 
 
-def _outside_torch(setting: Setting) -> Estimate:
-    if setting.device.is_cpu:
-        return host_overhead_bytes()
-    return non_torch_bytes(setting.shape, setting.version, setting.device)
+@lru_cache(maxsize=4096)
+def _fixed_terms(basis: Basis, stage: int) -> _FixedTerms:
+    profile, shape, version, device = basis.profile, basis.shape, basis.version, basis.device
+    layout = _layout(basis, stage)
+    weights, guessed = _weights(basis, layout)
+    counts_segments = version.equation == "total-consumed" and not device.is_cpu
+    return _FixedTerms(
+        layout=layout,
+        weights=weights,
+        guessed_weights=guessed,
+        slack_bytes=weights.segment_bytes - weights.block_bytes if counts_segments else 0,
+        num_layers=len(stage_layers(profile.num_layers, shape.pipeline_parallel_size)[stage]),
+        non_torch=host_overhead_bytes() if device.is_cpu else non_torch_bytes(shape, version, device),
+        in_use_before=NOTHING if device.is_cpu else in_use_before_bytes(shape, version, device),
+        batch_bytes=batch_buffer_bytes(profile, basis.element_bytes),
+        context_bytes=0 if device.is_cpu else gather_bytes_per_token(profile),
+    )
 
 
-def _layout(setting: Setting, stage: int) -> RankLayout:
-    shape = setting.shape
+def _layout(basis: Basis, stage: int) -> RankLayout:
+    shape = basis.shape
     return RankLayout(
         shape.tensor_parallel_size,
         shape.pipeline_parallel_size,
         stage,
         shape.data_parallel_size,
         shape.enable_expert_parallel,
-        absent_modalities(setting.profile, shape),
+        absent_modalities(basis.profile, shape),
     )
 
 
-def _weights(setting: Setting, layout: RankLayout) -> tuple[AllocatedBytes, Estimate]:
+def _weights(basis: Basis, layout: RankLayout) -> tuple[AllocatedBytes, Estimate]:
     """Give the weights of the model, of what guesses tokens for it, and of adapter slots.
 
     Beside them: how far those of its parts that are assumed may be off, around 0.
     """
-    shape, profile, dtype = setting.shape, setting.profile, setting.dtype
-    limit, kernels = setting.version.allocator_split_limit_bytes, kernels_of(setting.device, setting.version)
+    shape, profile, dtype = basis.shape, basis.profile, basis.dtype
+    limit, kernels = basis.version.allocator_split_limit_bytes, kernels_of(basis.device, basis.version)
     model = rank_weights(profile, layout, dtype, limit, kernels)
     draft = draft_weights(profile, layout, dtype, shape.speculative, limit, kernels)
     off = profile.weight_band * model.tensor_bytes
@@ -132,4 +153,4 @@ def _weights(setting: Setting, layout: RankLayout) -> tuple[AllocatedBytes, Esti
     weights = model.joined(draft)
     if shape.lora is None:
         return weights, guessed
-    return weights.plus(lora_bytes(profile, layout, shape.lora, setting.version)), guessed
+    return weights.plus(lora_bytes(profile, layout, shape.lora, basis.version)), guessed

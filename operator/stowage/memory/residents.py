@@ -10,18 +10,20 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from stowage.memory.activations import distinct_layers, latent_workspace_tokens
+from stowage.memory.activations import latent_workspace_tokens
+from stowage.memory.collectives import fused_all_reduce_bytes
 from stowage.memory.device import DeviceMemory
 from stowage.memory.engine_version import EngineVersion
 from stowage.memory.estimates import (
-    NOTHING,
     Estimate,
     context_bytes,
     nccl_bytes,
     non_torch_growth_bytes,
+    trial_capture_bytes,
     unified_growth_bytes,
     v2_state_bytes_per_logit,
 )
+from stowage.memory.layer_peak import distinct_layers
 from stowage.memory.layout import RankLayout
 from stowage.memory.setting import Setting
 from stowage.memory.shape import EngineShape
@@ -30,6 +32,8 @@ from stowage.model.profile import LatentAttentionProfile, ModelProfile
 _PER_LAYER_TABLE: Final = "embed_tokens_per_layer.weight"
 _GATHERED_KEYS: Final = 40
 _GATHERED_LATENTS: Final = 5
+_MULTICASTS: Final = (9, 0)
+"""GPUs whose switches reduce and multicast (NVLink SHARP), from this compute capability on."""
 
 
 def sampler_state_bytes(setting: Setting, layout: RankLayout) -> int:
@@ -42,15 +46,22 @@ def sampler_state_bytes(setting: Setting, layout: RankLayout) -> int:
 
 def latent_workspace_bytes(setting: Setting) -> int:
     """Give the workspace for the context of chunked prefills that latent attention keeps on every rank."""
-    latent = {
-        mixer.latent_dim
-        for layer in distinct_layers(setting.profile)
-        for mixer in layer.mixers
-        if isinstance(mixer, LatentAttentionProfile)
-    }
-    if not latent or setting.device.is_cpu:
+    width = _workspace_width(setting.profile)
+    if not width or setting.device.is_cpu or setting.version.latent_as_heads:
         return 0
-    return latent_workspace_tokens(setting) * max(latent) * setting.element_bytes
+    return latent_workspace_tokens(setting) * width * setting.element_bytes
+
+
+@lru_cache(maxsize=256)
+def _workspace_width(profile: ModelProfile) -> int:
+    """Give the elements of one token in that workspace; compressed attention gathers what it reads elsewhere."""
+    latent = (
+        mixer.latent_dim
+        for layer in distinct_layers(profile)
+        for mixer in layer.mixers
+        if isinstance(mixer, LatentAttentionProfile) and mixer.sliding_window is None
+    )
+    return max(latent, default=0)
 
 
 @lru_cache(maxsize=256)
@@ -92,14 +103,23 @@ def block_table_bytes(max_num_seqs: int, blocks_per_row: int) -> int:
 
 
 def non_torch_bytes(shape: EngineShape, version: EngineVersion, device: DeviceMemory) -> Estimate:
-    """Give the growth outside the allocator that the release's budget counts."""
-    growth = non_torch_growth_bytes(shape.world_size).plus(unified_growth_bytes(device.compute_capability))
+    """Give the growth outside the allocator that the release's budget counts.
+
+    Pipeline stages open no channels to speak of while they are profiled: only ranks that reduce together count.
+    """
+    growth = non_torch_growth_bytes(shape.world_size // shape.pipeline_parallel_size)
+    growth = growth.plus(unified_growth_bytes(device.compute_capability))
+    growth = growth.plus(fused_all_reduce_bytes(shape, version, device))
+    if version.profiles_graphs and not shape.enforce_eager:
+        growth = growth.plus(trial_capture_bytes())
     if version.snapshot == "after-nccl":
         return growth
     return growth.plus(nccl_bytes(shape.world_size))
 
 
-def in_use_before_bytes(shape: EngineShape, version: EngineVersion) -> Estimate:
+def in_use_before_bytes(shape: EngineShape, version: EngineVersion, device: DeviceMemory) -> Estimate:
     """Give what this process itself has in use when the release takes its first snapshot."""
-    communicators = nccl_bytes(shape.world_size) if version.snapshot == "after-nccl" else NOTHING
-    return context_bytes().plus(communicators)
+    if version.snapshot != "after-nccl":
+        return context_bytes()
+    multicasts = device.switched and device.compute_capability >= _MULTICASTS
+    return context_bytes().plus(nccl_bytes(shape.world_size, multicasts))

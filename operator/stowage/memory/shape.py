@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from operator import attrgetter
+from typing import Any, Final
 
 from stowage.model.profile import ModelProfile
 
@@ -65,3 +68,22 @@ class EngineShape:
     def world_size(self) -> int:
         """Number of ranks of one replica."""
         return self.tensor_parallel_size * self.pipeline_parallel_size * self.data_parallel_size
+
+    def without_limits(self) -> EngineShape:
+        """Give the shape with the least of every limit: what planners vary while all else stays."""
+        return replace(self, **_LEAST)
+
+    @property
+    def beside_limits(self) -> tuple[Any, ...]:
+        """All fields but the limits: the same for two shapes exactly where `without_limits` is."""
+        return _beside_limits(self)
+
+
+_LEAST: Final[Mapping[str, Any]] = {
+    "gpu_memory_utilization": 1.0,
+    "max_model_len": 1,
+    "max_num_seqs": 1,
+    "max_num_batched_tokens": 1,
+    "kv_cache_memory_bytes": None,
+}
+_beside_limits: Final = attrgetter(*(each.name for each in fields(EngineShape) if each.name not in _LEAST))

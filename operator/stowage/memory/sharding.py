@@ -66,7 +66,7 @@ def qkv_rows(heads: QkvHeads, tensor_parallel_size: int) -> int:
     """Give the rows of a fused query/key/value projection on one rank."""
     query = heads.num_heads // tensor_parallel_size * heads.head_dim * heads.query_factor
     key_value = kv_heads_on_rank(heads.num_kv_heads, tensor_parallel_size)
-    return query + key_value * (heads.head_dim + heads.value_dim)
+    return query + key_value * (heads.head_dim + heads.value_dim + heads.index_dim) + heads.index_dim
 
 
 def state_rows_on_rank(rows: StateRows, tensor_parallel_size: int) -> int:

@@ -10,8 +10,10 @@ from collections import Counter
 from collections.abc import Iterator
 from functools import lru_cache
 from math import prod
+from typing import Final
 
 from stowage.memory.allocator import AllocatedBytes, allocate
+from stowage.memory.engine_version import Release
 from stowage.memory.layout import RankLayout
 from stowage.memory.pipeline import stage_layers
 from stowage.memory.quantized_kernels import Kernels, cache_scale_placeholders, quantized_tensors
@@ -19,6 +21,8 @@ from stowage.memory.sharding import rank_elements, rank_shape
 from stowage.model.dtype import ELEMENT_BYTES
 from stowage.model.profile import ModelProfile
 from stowage.model.tensors import ParameterTensor, Place, Shard
+
+_LATENT_CACHED_SINCE: Final[Release] = (0, 7, 1)
 
 
 @lru_cache(maxsize=4096)
@@ -107,9 +111,14 @@ def _is_packed(tensor: ParameterTensor) -> bool:
 
 
 def _is_absent_copy(tensor: ParameterTensor, kernels: Kernels | None) -> bool:
-    """Tell copies that are not made: of a plain weight they are views, which take no memory of their own."""
+    """Tell copies that are not made: by releases that cache keys and values of latent attention (before 0.7.1).
+
+    Of a plain weight they are views, which take no memory of their own.
+    """
     if not tensor.after_load:
         return False
+    if kernels is not None and kernels.release < _LATENT_CACHED_SINCE:
+        return True
     return kernels is None or tensor.linear is None or tensor.linear.scheme is None
 
 

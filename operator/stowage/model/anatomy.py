@@ -16,7 +16,8 @@ class Anatomy:
     `draft_layers` are layers of the checkpoint that only speculative decoding loads (multi-token
     prediction). `encoders` are vision and audio towers; their tensors are among `outer_tensors`.
     `weight_band` is how far the weights may be off, as a share: 0 where every tensor is known.
-    `items_in_one_batch`: tokens of an image or video see each other, so none may be cut.
+    `items_in_one_batch`: tokens of an image or video see each other, so none may be cut. `residual_streams`: hidden
+    states that run beside one another between layers.
     """
 
     hidden_size: int
@@ -32,3 +33,4 @@ class Anatomy:
     notes: tuple[str, ...] = ()
     weight_band: float = 0.0
     items_in_one_batch: bool = False
+    residual_streams: int = 1

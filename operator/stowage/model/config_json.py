@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from difflib import get_close_matches
+from functools import lru_cache
 from typing import Any, Final
 
 from stowage.api.reasons import Reason
@@ -34,8 +35,23 @@ def read_profile(summary: CheckpointSummary, *, guess: bool = False) -> ModelPro
 
     Architectures that the engine serves and no reader knows are estimated where headers tell their bytes; with
     `guess` also from config.json alone, and so is every other that has the fields of a decoder.
-    `ModelProfile.weight_band` and a note say so.
+    `ModelProfile.weight_band` and a note say so. Equal checkpoints give the same object.
     """
+    answer = _read(summary, guess)
+    return answer if isinstance(answer, Refusal) else _one_for_all(answer)
+
+
+@lru_cache(maxsize=64)
+def _one_for_all(profile: ModelProfile) -> ModelProfile:
+    """Give one object for all equal profiles.
+
+    What is remembered of a profile is looked up thousands of times for a plan; of the same object that takes no
+    time, while comparing the tensors of two that are equal takes a millisecond.
+    """
+    return profile
+
+
+def _read(summary: CheckpointSummary, guess: bool) -> ModelProfile | Refusal:
     try:
         profile = _unsupported(summary.config, guess) or with_quantization(_profile(summary, guess), summary)
     except UnsupportedFeature as problem:
@@ -136,6 +152,7 @@ def _profile(summary: CheckpointSummary, guess: bool) -> ModelProfile:
         notes=(*((anatomy.rope.note,) if anatomy.rope.note else ()), *anatomy.notes),
         weight_band=anatomy.weight_band,
         items_in_one_batch=anatomy.items_in_one_batch,
+        residual_streams=anatomy.residual_streams,
     )
 
 

@@ -19,7 +19,8 @@ class AttentionProfile:
     At most one of `sliding_window` and `chunk` (local chunks) is set, in tokens; both None: every token is
     kept. `value_dim` is the size of a value head, None where it equals `head_dim`. `shares_cache`: the layer
     reads the keys and values of an earlier layer and keeps none. `source` is "self", "cross" (keys and values
-    of the encoder's `cross_tokens` positions) or "encoder" (nothing is cached).
+    of the encoder's `cross_tokens` positions) or "encoder" (nothing is cached). `index_dim`: an indexer chooses
+    the blocks of tokens that are read, and keeps one key of that size for each token besides (0: none).
     """
 
     num_heads: int
@@ -34,6 +35,7 @@ class AttentionProfile:
     shares_cache: bool = False
     source: str = "self"
     cross_tokens: int = 0
+    index_dim: int = 0
 
     @property
     def value_head_dim(self) -> int:
@@ -204,7 +206,8 @@ class ModelProfile:
     `supports_pipeline` is false. `notes` are sentences for people. `weight_band` is how
     far the bytes of the weights may be off, as a share: 0 where every tensor is known, which is everywhere but in
     architectures that nobody described and that were asked to be estimated. `items_in_one_batch`: tokens of an
-    image or video see each other in both directions, so that an item is never cut.
+    image or video see each other in both directions, so that an item is never cut. `residual_streams` hidden
+    states run beside one another between the layers (hyper-connections).
     """
 
     source: str
@@ -232,6 +235,7 @@ class ModelProfile:
     notes: tuple[str, ...] = ()
     weight_band: float = 0.0
     items_in_one_batch: bool = False
+    residual_streams: int = 1
 
     def __hash__(self) -> int:
         """Hash by what tells profiles apart; hashing every layer for each cache look-up is too slow."""

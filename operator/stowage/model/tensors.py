@@ -53,7 +53,8 @@ class StoredTensor:
 class QkvHeads:
     """What a fused query/key/value projection is made of, for the rule HEADS.
 
-    `query_factor` is 2 where each query head comes with a gate of its size.
+    `query_factor` is 2 where each query head comes with a gate of its size. `index_dim`: an indexer's queries come
+    with the key heads, one of that size each, and one key of that size that every rank has.
     """
 
     num_heads: int
@@ -61,6 +62,7 @@ class QkvHeads:
     head_dim: int
     value_dim: int
     query_factor: int = 1
+    index_dim: int = 0
 
 
 @dataclass(frozen=True, slots=True)

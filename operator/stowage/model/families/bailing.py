@@ -1,7 +1,7 @@
-"""Bailing MoE (Ling, Ring): fused attention in the checkpoint, dense layers first, shared experts.
+"""Bailing MoE (Ling, Ring, Sarvam): fused attention in the checkpoint, dense layers first, shared experts.
 
-Source: `vllm/model_executor/models/bailing_moe.py` (0.32.0). The configuration class lives in the model's own
-repository, so that absent fields have the meaning that the engine's file gives them.
+Source: `vllm/model_executor/models/bailing_moe.py` and `sarvam.py`, which subclasses it (0.32.0). The configuration
+class lives in the model's own repository, so that absent fields have the meaning that the engine's file gives them.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ def read_bailing(config: Config) -> Anatomy:
 READERS: Final = {
     "BailingMoeForCausalLM": partial(read_bailing),
     "BailingMoeV2ForCausalLM": partial(read_bailing),
+    "SarvamMoEForCausalLM": partial(read_bailing),
 }
 """The architectures of this file and their readers."""
 

@@ -67,6 +67,7 @@ def read_deepseek_v4(config: Config) -> Anatomy:
         tie_word_embeddings=False,
         rope=rope,
         draft_layers=tuple(_draft(config, index) for index in range(drafts)),
+        residual_streams=count(config, "hc_mult"),
     )
 
 

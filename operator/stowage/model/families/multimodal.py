@@ -22,6 +22,7 @@ from stowage.model.families.audio_whisper import (
     read_qwen3_omni_audio_tower,
     read_ultravox_tower,
 )
+from stowage.model.families.minimax_m3 import read_minimax_m3_tower
 from stowage.model.families.text_inside import composed, read_text, require, text_architecture, text_fields
 from stowage.model.families.tower_parts import TowerAnatomy
 from stowage.model.families.vision_gemma4 import (
@@ -159,6 +160,9 @@ FAMILIES: Final[Mapping[str, MultimodalFamily]] = {
     ),
     "Glm4vMoeForConditionalGeneration": MultimodalFamily(
         (_vision(read_glm4v_tower),), "Glm4MoeForCausalLM", stored=_INSIDE_MODEL
+    ),
+    "MiniMaxM3SparseForConditionalGeneration": MultimodalFamily(
+        (read_minimax_m3_tower,), "MiniMaxM3SparseForCausalLM"
     ),
     "Qwen2AudioForConditionalGeneration": MultimodalFamily((read_qwen2_audio_tower,), "Qwen2ForCausalLM"),
     "UltravoxModel": MultimodalFamily((read_ultravox_tower,)),
