@@ -20,7 +20,7 @@ from rich.console import Console
 
 from bench.latency.case import Case, read_cases
 from bench.latency.models import LatencyModels
-from bench.latency.prediction import answer
+from bench.latency.prediction import Answer, answer, unanswered
 from bench.latency.report import show, text_of
 from bench.latency.score import summary
 from bench.latency.silicon import model_configs_path, silicon_cases, silicon_path
@@ -42,16 +42,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, ModuleNotFoundError) as problem:
         print(f"{parser.prog}: {problem}", file=sys.stderr)
         return 2
-    answers = [answer(case, models) for case in cases]
+    answers = [_answered(case, models) for case in cases]
     show(answers, console, each=not options.brief)
     if aside:
-        everything = summary([*answers, *(answer(case, models) for case in aside)])
+        everything = summary([*answers, *(_answered(case, models) for case in aside)])
         for name in ("tpot_ms", "ttft_ms"):
             console.print(f"with the excluded rows, {name}: {text_of(everything[name])}")
     if options.json is not None:
         result = {"cases": [entry.as_json() for entry in answers], "summary": summary(answers)}
         options.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def _answered(case: Case, models: LatencyModels) -> Answer:
+    """Predict one case; a bug in one costs that one, is named, and counts as unanswered."""
+    try:
+        return answer(case, models)
+    except Exception as bug:
+        return unanswered(case, f"failed with {type(bug).__name__}: {bug}")
 
 
 def _given(options: argparse.Namespace) -> tuple[tuple[Case, ...], LatencyModels, tuple[Case, ...]]:

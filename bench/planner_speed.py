@@ -1,4 +1,4 @@
-"""How long one plan takes on a large cluster, phase by phase, and how long one memory ledger takes.
+"""How long one plan takes on a large cluster: every kind of question, and phase by phase.
 
 The cluster is made up: nodes of ten GPU models in four sizes, most of them partly in use, and pods of other
 LLMDeployments that wait for a place. Reading objects is timed apart: the operator does it once per change of an
@@ -58,6 +58,30 @@ _SIZES: Final = (8, 4, 8, 2)
 _SHAPES: Final = (1, 2, 4, 8)
 _GPU: Final = "nvidia.com/gpu"
 _MILLI: Final = 1e3
+_GOAL_MS: Final = 200.0
+"""A plan with its inventory on 1,000 nodes of ten GPU models is to take less."""
+
+_LENGTHS: Final = {"promptTokens": {"mean": 2000}, "outputTokens": {"mean": 200}, "maxModelLen": 16384}
+_BUSY: Final = {**_LENGTHS, "concurrencyPerReplica": 16}
+_RATE: Final = {**_LENGTHS, "requestsPerSecond": 6.0}
+_OBJECTIVES: Final = {"ttft": "2s", "tpot": "50ms"}
+_QUESTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "plain": {},
+    "objectives": {"workload": _BUSY, "objectives": _OBJECTIVES},
+    "a rate": {"workload": _RATE},
+    "a rate and objectives": {"workload": _RATE, "objectives": _OBJECTIVES},
+    "the least latency": {"workload": _BUSY, "objectives": {**_OBJECTIVES, "priority": "Latency"}},
+    "the most throughput": {"workload": _LENGTHS, "objectives": {"priority": "Throughput"}},
+    "refusal: fits nowhere": {
+        "workload": {**_LENGTHS, "concurrencyPerReplica": 64},
+        "hardware": {"gpus": ["NVIDIA-L4"]},
+        "parallelism": {"tensor": 1},
+    },
+    "refusal: objectives out of reach": {
+        "workload": {**_LENGTHS, "concurrencyPerReplica": 200},
+        "objectives": {"ttft": "100ms", "tpot": "9ms"},
+    },
+}
 # The published shapes of Llama 3.1, which is all that the memory model needs of them.
 _LLAMA: Final[Mapping[str, Any]] = {
     "architectures": ["LlamaForCausalLM"],
@@ -116,7 +140,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the figures to this file")
     options = parser.parse_args()
     cluster = make_cluster(options.nodes, options.types, options.pending)
-    rows = measure(cluster, options.repeat)
+    rows, questions = measure(cluster, options.repeat), ask(cluster, options.repeat)
     title = (
         f"{len(cluster.nodes)} nodes, {options.types} GPU types, {len(cluster.pods)} running pods, "
         f"{len(cluster.pending)} pending; median of {options.repeat} on Python {platform.python_version()}"
@@ -125,8 +149,11 @@ def main() -> int:
     for row in rows:
         table.add_row(row.phase, f"{row.median_ms:.2f}", f"{row.least_ms:.2f}")
     Console(width=110).print(table)
+    Console(width=110).print(_questions_table(questions))
     if options.json:
-        figures = {row.phase: {"median_ms": row.median_ms, "least_ms": row.least_ms} for row in rows}
+        figures = {
+            row.phase: {"median_ms": row.median_ms, "least_ms": row.least_ms} for row in (*rows, *questions)
+        }
         options.json.write_text(json.dumps({"cluster": title, "phases": figures}, indent=2) + "\n")
     return 0
 
@@ -181,18 +208,29 @@ def measure(cluster: Cluster, repeat: int) -> list[Row]:
         timed(f"why {len(groups)} shapes have no place", lambda: _places(groups, (2 * max(_SIZES),)), repeat),
     ]
     for name, request in requests.items():
-        rows.append(timed(f"plan of {name}", partial(plan, request, inventory), repeat))
-    rows.append(timed("refusal of 70B on one GPU", lambda: plan(_one_gpu(), inventory), repeat))
-    for name, request in requests.items():
-        rows.append(
-            timed(
-                f"inventory, kept places and plan of {name}",
-                partial(_whole, request, facts, usages, waiting),
-                repeat,
-            )
-        )
+        rows.append(timed(f"plan of {name} alone", partial(plan, request, inventory), repeat))
         rows.append(_ledger_row(name, plan(request, inventory), request, repeat))
     return rows
+
+
+def ask(cluster: Cluster, repeat: int) -> list[Row]:
+    """Time every kind of question of every model, the inventory and the places kept for others included."""
+    facts = [node_facts(each) for each in cluster.nodes]
+    usages = [pod_usage(each) for each in cluster.pods]
+    waiting = [pod_usage(each) for each in cluster.pending]
+    return [
+        timed(f"{name}: {question}", partial(_whole, _request(name, **wish), facts, usages, waiting), repeat)
+        for question, wish in _QUESTIONS.items()
+        for name in _MODELS
+    ]
+
+
+def _questions_table(rows: Sequence[Row]) -> Table:
+    table = Table("question", "median ms", "least ms", "of the goal", title=f"goal: {_GOAL_MS:.0f} ms")
+    for row in rows:
+        share = f"{row.median_ms / _GOAL_MS:.0%}"
+        table.add_row(row.phase, f"{row.median_ms:.0f}", f"{row.least_ms:.0f}", share)
+    return table
 
 
 def timed(phase: str, work: Callable[[], object], repeat: int) -> Row:
@@ -241,7 +279,7 @@ def _ledger_row(name: str, result: PlanResult, request: PlanRequest, repeat: int
     gpu, count = find_gpu(chosen.gpu_product or ""), 50
     if gpu is None:
         raise SystemExit(f"{name} was planned on {chosen.gpu_product}, which the catalog does not have.")
-    device = DeviceMemory(gpu.name, gpu.cuda_total_bytes, gpu.compute_capability, "GPU")
+    device = DeviceMemory.of_gpu(gpu)
     shape = chosen.settings.shape(version.default_gpu_memory_utilization)
     lengths = iter(range(2048, 2**30, 16))
 
@@ -269,11 +307,6 @@ def _request(name: str, **spec: Any) -> PlanRequest:
         raise SystemExit(profile.sentence)
     wish = {"model": {"source": summary.source}, "workload": {"maxModelLen": 16384}, **spec}
     return PlanRequest(LLMDeploymentSpec.model_validate(wish), profile, replicas=2)
-
-
-def _one_gpu() -> PlanRequest:
-    """A wish that no shape can hold, so that every one of them has to be looked at."""
-    return _request("70B", hardware={"gpus": ["NVIDIA-L4"]}, parallelism={"tensor": 1})
 
 
 def _node(name: str, product: str, count: int, index: int) -> dict[str, Any]:

@@ -18,6 +18,8 @@ class Case(Row):
     def positive(self, name: str) -> float | None:
         """Give a column that must be a positive number; None where it is unknown or nonsense."""
         value = self.row.get(name)
+        if isinstance(value, str):
+            value = _number(value)
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
             return None
         return float(value)
@@ -31,3 +33,10 @@ class Case(Row):
 def read_cases(path: Path) -> tuple[Case, ...]:
     """Read a cases file; raises ValueError naming the line that cannot be read."""
     return read_rows(path, Case)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text.replace(",", ""))
+    except ValueError:
+        return None

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.latency.written import precision_in_name
 from stowage.api.refusal import Refusal
 from stowage.model.config_json import read_profile
 from stowage.model.profile import ModelProfile
@@ -67,15 +68,17 @@ class LatencyModels:
         self._known: dict[tuple[str, str | None], Served | str] = {}
         self._indices: dict[Path, dict[str, str]] = {}
 
-    def served(self, model_id: str, precision: str | None) -> Served | str:
+    def served(self, model_id: str, precision: object) -> Served | str:
         """Give the profile of a model in a precision, or a sentence that says why there is none."""
+        precision = _word(precision)
         key = (model_id, precision)
         if key not in self._known:
             self._known[key] = self._read(model_id, precision)
         return self._known[key]
 
     def _read(self, model_id: str, precision: str | None) -> Served | str:
-        bits = _normal(precision)
+        said_in_name = precision is None and precision_in_name(model_id)
+        bits = _normal(said_in_name or precision)
         twin = _TWINS.get((model_id, bits))
         found = self._find(twin) if twin else None
         if twin is not None and found is not None:
@@ -138,6 +141,13 @@ _SPELLINGS = (
     ("int4", ("int4", "4bit", "w4")),
     ("bf16", ("bf16", "bfloat16", "fp16", "float16", "half", "16bit", "f16", "auto", "none")),
 )
+
+
+def _word(precision: object) -> str | None:
+    """Give a precision as a word; a bare number is one of bits."""
+    if precision is None or isinstance(precision, bool):
+        return None
+    return f"{precision:g} bit" if isinstance(precision, int | float) else str(precision)
 
 
 def _normal(precision: str | None) -> str | None:

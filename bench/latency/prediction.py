@@ -50,21 +50,26 @@ class Answer:
 def answer(case: Case, models: LatencyModels, estimator: Estimator | None = None) -> Answer:
     """Predict one case."""
     question = ask(case, models)
-    nothing: dict[str, float | None] = dict.fromkeys(MEASURED)
     if isinstance(question, str):
-        return Answer(case, nothing, case.measured, nothing, (), (), question)
+        return unanswered(case, question)
     forecast = (estimator or Roofline()).forecast(question.serving, question.traffic)
     gpu = question.serving.gpu.name
     if isinstance(forecast, Refusal):
-        return Answer(case, nothing, case.measured, nothing, question.assumed, (), forecast.sentence, gpu)
-    predicted = {
+        return unanswered(case, forecast.sentence, question.assumed, gpu)
+    predicted: dict[str, float | None] = {
         "ttft_ms": forecast.ttft_seconds.central * 1000,
-        "tpot_ms": forecast.tpot_seconds.central * 1000,
+        "tpot_ms": forecast.tpot_seconds.central * 1000 or None,
         "output_tok_s": forecast.output_tokens_per_second.central,
     }
     said = (*question.assumed, *forecast.assumptions)
     plain = _plain(question)
     return Answer(case, predicted, case.measured, plain, said, forecast.unmeasured, None, gpu)
+
+
+def unanswered(case: Case, why: str, assumed: tuple[str, ...] = (), gpu: str = "") -> Answer:
+    """Say why a case has no prediction."""
+    nothing: dict[str, float | None] = dict.fromkeys(MEASURED)
+    return Answer(case, nothing, case.measured, nothing, assumed, (), why, gpu)
 
 
 def _plain(question: Question) -> dict[str, float | None]:

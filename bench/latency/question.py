@@ -10,13 +10,15 @@ from math import inf
 
 from bench.accuracy.gpu_names import find_card
 from bench.latency.case import Case
+from bench.latency.datasets import dataset_spreads
 from bench.latency.models import LatencyModels
+from bench.latency.written import written_gpu, written_release
 from stowage.api.refusal import Refusal
 from stowage.hardware.gpu import Gpu
 from stowage.memory.batch_limits import default_batch_limits
 from stowage.memory.budget import rank_ledgers, tightest
 from stowage.memory.device import DeviceMemory
-from stowage.memory.engine_version import EngineVersion, engine_version, newest_engine_version
+from stowage.memory.engine_version import EngineVersion, engine_version
 from stowage.memory.shape import EngineShape
 from stowage.model.profile import ModelProfile
 from stowage.performance.serving import Serving
@@ -29,6 +31,10 @@ _DEFAULT_OUTPUT = 128
 _ENOUGH_REQUESTS = 64
 _ALL_AT_ONCE = 1000
 _RESERVE_BYTES = 3 * 2**30
+_OLDEST = "0.2.0"
+_UNSTATED = "0.11.0"
+"""The release of rows that name none: of published rows that name one (bench/data/public-latency.jsonl), half are at
+this release or older."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +51,11 @@ def ask(case: Case, models: LatencyModels) -> Question | str:
     served = models.served(str(case.model_id), case.precision)
     if isinstance(served, str):
         return served
-    card = find_card(str(case.gpu_name or ""))
+    written = written_gpu(str(case.gpu_name or ""))
+    card = find_card(written.name)
     if card is None:
         return f"the GPU {case.gpu_name!r} is not in the catalog"
-    reading = _Reading(case, served.profile, card.gpu, list(served.assumed))
+    reading = _Reading(case, served.profile, card.gpu, list(served.assumed), written.count)
     return reading.question()
 
 
@@ -60,11 +67,10 @@ class _Reading:
     profile: ModelProfile
     gpu: Gpu
     assumed: list[str] = field(default_factory=list)
+    written_gpus: int | None = None
 
-    def question(self) -> Question | str:
+    def question(self) -> Question:
         version = self._version()
-        if isinstance(version, Refusal):
-            return version.message
         traffic = self._traffic()
         shape = self._shape(version, traffic)
         serving = Serving(
@@ -80,31 +86,49 @@ class _Reading:
         self.assumed.append(f"{what} {default:g}")
         return default
 
-    def _version(self) -> EngineVersion | Refusal:
+    def _version(self) -> EngineVersion:
+        """Give the release; a name that is none is read leniently, and the nearest known one is taken."""
         name = self.case.row.get("engine_version") or self.case.row.get("vllm_version")
-        if not name:
-            name = newest_engine_version()
-            self.assumed.append(f"vLLM {name}, as the row names no release")
-        return engine_version(str(name))
+        found = engine_version(str(name)) if name else None
+        if isinstance(found, EngineVersion):
+            return found
+        inside = written_release(str(name or ""))
+        nearest = engine_version(inside) if inside else None
+        if not isinstance(nearest, EngineVersion):
+            nearest = engine_version(_OLDEST if inside else _UNSTATED)
+        assert isinstance(nearest, EngineVersion)
+        why = f"{name!r} is no release that is known" if name else "the row names no release"
+        self.assumed.append(f"vLLM {nearest.version}, as {why}")
+        return nearest
 
     def _traffic(self) -> Traffic:
+        spreads = self._spreads()
         prompt = round(self._or("mean_input_len", _DEFAULT_INPUT, "prompt tokens"))
         output = round(self._or("mean_output_len", _DEFAULT_OUTPUT, "output tokens"))
-        share = self.case.row.get("smallest_length_share")
-        spread = 1 + 0.9 * (1 - share) / (1 + share) if isinstance(share, float) and share < 1 else None
-        if spread is None:
-            self.assumed.append("lengths within 10 % of their means")
         clients, rate, requests = self._load()
         return Traffic(
             max(1, prompt),
             max(1, output),
             concurrency=clients,
             requests_per_second=rate,
-            prompt_tokens_p95=round(prompt * spread) if spread else None,
-            output_tokens_p95=round(output * spread) if spread else None,
+            prompt_tokens_p95=round(prompt * spreads[0]) if spreads else None,
+            output_tokens_p95=round(output * spreads[1]) if spreads else None,
             prefix_hit_rate=float(self.case.row.get("prefix_hit_rate") or 0.0),
             num_requests=requests,
         )
+
+    def _spreads(self) -> tuple[float, float] | None:
+        """Give the 95th percentiles over the means of both lengths; None: what the engine of runs assumes."""
+        share = self.case.row.get("smallest_length_share")
+        if isinstance(share, float):
+            return (1 + 0.9 * (1 - share) / (1 + share),) * 2 if share < 1 else None
+        found = dataset_spreads(self.case.positive("mean_input_len"), self.case.positive("mean_output_len"))
+        self.assumed.append(
+            "lengths within 10 % of their means"
+            if found is None
+            else "lengths spread as those of ShareGPT do, as their means are not round"
+        )
+        return found
 
     def _load(self) -> tuple[int | None, float | None, int | None]:
         """Give clients or rate, and how many requests there are where all come at once."""
@@ -113,30 +137,36 @@ class _Reading:
             "inf",
             "infinity",
         )
+        stated = self.case.positive("num_prompts")
+        number = round(stated) if stated else None
         if rate is not None and not endless:
-            return None, rate, None
+            return None, rate, number or round(self._or("num_prompts", _ALL_AT_ONCE, "requests in the run:"))
         if clients is not None:
-            return max(1, round(clients)), None, None
+            return max(1, round(clients)), None, number
         if endless:
             number = round(self._or("num_prompts", _ALL_AT_ONCE, "requests, all sent at once:"))
             return number, None, number
         self.assumed.append(f"concurrency {_ENOUGH_REQUESTS}, as the row states neither that nor a rate")
-        return _ENOUGH_REQUESTS, None, None
+        return _ENOUGH_REQUESTS, None, number
 
     def _layout(self) -> tuple[int, int, int]:
         """Give tensor-parallel ranks, pipeline stages and data-parallel ranks; GPUs that are left run copies."""
         stages = int(self.case.positive("pipeline_parallel_size") or 1)
         tensor, ranks = self.case.positive("tensor_parallel_size"), self.case.positive("data_parallel_size")
         if tensor is None:
-            gpus = self._or("gpu_count", 1, "GPUs")
+            gpus = float(self._gpus() or self._or("gpu_count", 1, "GPUs"))
             tensor = max(1.0, gpus / (ranks or 1) / stages)
             self.assumed.append(f"tensor parallel {tensor:g}, on all GPUs")
         if ranks is None:
-            copies = int((self.case.positive("gpu_count") or tensor * stages) / tensor / stages)
+            copies = int((self._gpus() or tensor * stages) / tensor / stages)
             ranks = max(1, copies)
             if ranks > 1:
                 self.assumed.append(f"{ranks} copies side by side, each on {tensor * stages:g} of the GPUs")
         return int(tensor), stages, int(ranks)
+
+    def _gpus(self) -> float | None:
+        """Give the number of GPUs: from its column, else as written beside the GPU's name."""
+        return self.case.positive("gpu_count") or self.written_gpus
 
     def _held_up(self, serving: Serving, traffic: Traffic) -> Traffic:
         """Take clients for a rate where a row states both and so few clients could not keep the rate up."""
@@ -149,7 +179,7 @@ class _Reading:
     def _shape(self, version: EngineVersion, traffic: Traffic) -> EngineShape:
         tensor, stages, ranks = self._layout()
         length = min(self.profile.max_model_len, max(2048, 2 * traffic.peak_context_tokens))
-        device = DeviceMemory(self.gpu.name, self.gpu.cuda_total_bytes, self.gpu.compute_capability)
+        device = DeviceMemory.of_gpu(self.gpu)
         seqs, tokens = default_batch_limits(device, version, max_model_len=length)
         seqs = int(self.case.positive("max_num_seqs") or seqs)
         tokens = int(self.case.positive("max_num_batched_tokens") or tokens)
@@ -172,7 +202,7 @@ class _Reading:
     def _with_room(self, serving: Serving, traffic: Traffic) -> Serving:
         """Give it the KV tokens of the ledger; where that has no answer, what weights and a reserve leave."""
         gpu, shape = serving.gpu, serving.shape
-        device = DeviceMemory(gpu.name, gpu.cuda_total_bytes, gpu.compute_capability)
+        device = DeviceMemory.of_gpu(gpu)
         ledgers = rank_ledgers(serving.profile, shape, device, serving.version)
         tokens = 0 if isinstance(ledgers, Refusal) else tightest(ledgers).kv_tokens
         if tokens < traffic.peak_context_tokens:

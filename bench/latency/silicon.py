@@ -18,6 +18,7 @@ from statistics import median
 from typing import Any
 
 from bench.latency.case import Case
+from stowage.memory.engine_version import newest_engine_version
 
 _SYSTEMS = {
     "h100_sxm": "NVIDIA-H100-80GB-HBM3",
@@ -169,8 +170,9 @@ def _layout(row: Mapping[str, str]) -> tuple[int, int, int]:
     return gpus // tensor, gpus, tensor
 
 
-def _release(version: str) -> str | None:
-    return version if re.fullmatch(r"\d+(\.\d+)+", version) else None
+def _release(version: str) -> str:
+    """Give a release; builds between two releases have other names, and were the newest there was."""
+    return version if re.fullmatch(r"\d+(\.\d+)+", version) else newest_engine_version()
 
 
 @cache

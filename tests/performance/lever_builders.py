@@ -31,7 +31,7 @@ def gpu_named(name: str) -> Gpu:
 def serving_of(folder: str, gpu: str = "H100", ranks: int = 1, seqs: int = 256) -> Serving:
     profile, card = published(folder), gpu_named(gpu)
     shape = EngineShape(ranks, 1, "auto", "auto", 0.92, 16384, seqs, 8192, False, None)
-    device = DeviceMemory(card.name, card.cuda_total_bytes, card.compute_capability)
+    device = DeviceMemory.of_gpu(card)
     found = ledger(profile, shape, device, version())
     assert isinstance(found, Ledger), found
     return Serving(profile, shape, card, version(), found.kv_tokens)

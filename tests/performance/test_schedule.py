@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -177,3 +178,52 @@ def test_lengths_keep_mean_and_percentile(mean: int, p95: int | None) -> None:
 def test_traffic_that_means_nothing_is_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="must be"):
         Traffic(**{"prompt_tokens": 10, "output_tokens": 10, "concurrency": 1, **wrong})  # type: ignore[arg-type]
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.sampled_from([500, 1000, 2000, 4000]),
+    st.sampled_from([20, 50, 100, 200]),
+    st.sampled_from([64, 256, 512]),
+    st.sampled_from([2048, 8192]),
+)
+def test_both_agree_on_the_most_that_a_replica_does(
+    prompt: int, output: int, clients: int, budget: int
+) -> None:
+    serving = replica(EIGHT, max_num_batched_tokens=budget, max_num_seqs=512, kv_tokens=400_000)
+    traffic = Traffic(prompt, output, concurrency=clients, num_requests=4 * clients)
+    stepped, closed = simulated(serving, traffic), steady(serving, traffic)
+    assert closed.request_rate == pytest.approx(stepped.request_rate, rel=TPOT_TOLERANCE)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(min_value=64, max_value=6000),
+    st.integers(min_value=2, max_value=600),
+    st.floats(min_value=0.001, max_value=1.5),
+    st.sampled_from([EIGHT, MIXTURE]),
+)
+def test_a_rate_is_served_by_as_many_as_come_while_one_is(
+    prompt: int, output: int, share: float, folder: str
+) -> None:
+    serving = replica(folder)
+    most = steady(serving, Traffic(prompt, output, concurrency=10**6)).request_rate
+    found = steady(serving, Traffic(prompt, output, requests_per_second=share * most))
+    assert found.request_rate == pytest.approx(min(share, 1.0) * most, rel=0.01)
+    assert found.batch_limit == ("rate" if share <= 1 else "max_num_seqs") or abs(share - 1) < 0.01
+    service = found.tpot * (output - 1)
+    assert found.decode_batch <= share * most * service * 1.2 + 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(min_value=64, max_value=6000), st.integers(min_value=2, max_value=400))
+def test_a_larger_budget_and_more_room_never_serve_less(prompt: int, output: int) -> None:
+    rates = [
+        steady(
+            replica(EIGHT, max_num_batched_tokens=budget, max_num_seqs=1024, kv_tokens=room),
+            Traffic(prompt, output, concurrency=10**6),
+        ).request_rate
+        for budget, room in ((2048, 50_000), (8192, 50_000), (8192, 200_000), (16384, 800_000))
+    ]
+    few = output**2 / (output**2 - output + 1)
+    assert all(after >= before / 1.05 / few for before, after in pairwise(rates))

@@ -53,7 +53,7 @@ def test_a_step_reads_the_bytes_that_the_ledger_holds(folder: str, ranks: int) -
         + work.head.weight_bytes
     )
     gpu = serving.gpu
-    device = DeviceMemory(gpu.name, gpu.cuda_total_bytes, gpu.compute_capability)
+    device = DeviceMemory.of_gpu(gpu)
     kernels = kernels_of(device, serving.version)
     held = rank_weights(serving.profile, RankLayout(ranks, 1, 0), "bfloat16", None, kernels).tensor_bytes
     embedding = 0 if serving.profile.tie_word_embeddings else work.head.weight_bytes

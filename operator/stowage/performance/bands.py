@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from stowage.hardware.gpu import Gpu
 from stowage.performance.arithmetic import Arithmetic
-from stowage.performance.pace import pace_of
+from stowage.performance.pace import Pace, pace_of
 from stowage.performance.serving import Serving
 
 
@@ -26,14 +27,19 @@ _UNMEASURED = BandShare(ttft=1.5, tpot=1.0)
 
 def unmeasured(serving: Serving) -> tuple[str, ...]:
     """Name what in this set-up no measurement supports."""
-    shape, gpu, work = serving.shape, serving.gpu, pace_of(serving).work
+    return _unmeasured(pace_of(serving), serving.same_node)
+
+
+@lru_cache(maxsize=1024)
+def _unmeasured(pace: Pace, same_node: bool) -> tuple[str, ...]:
+    shape, gpu, work = pace.shape, pace.gpu, pace.work
     formats = {linear.arithmetic for linear in work.linears} | {entry.arithmetic for entry in work.experts}
     known = gpu.vendor == "NVIDIA" and gpu.compute_capability in ((9, 0), (10, 0), (10, 3))
     ranks = shape.tensor_parallel_size * shape.data_parallel_size
     found = (
         ("this GPU family" if not known else ""),
-        ("PCIe between GPUs" if ranks > 1 and serving.same_node and not _linked(gpu, ranks) else ""),
-        ("network between nodes" if not serving.same_node else ""),
+        ("PCIe between GPUs" if ranks > 1 and same_node and not _linked(gpu, ranks) else ""),
+        ("network between nodes" if not same_node else ""),
         ("pipeline parallelism" if shape.pipeline_parallel_size > 1 else ""),
         ("INT8 arithmetic" if Arithmetic.INT8 in formats else ""),
         ("FP4 arithmetic" if Arithmetic.FP4 in formats and not known else ""),

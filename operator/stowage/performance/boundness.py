@@ -8,7 +8,10 @@ from enum import StrEnum
 
 
 class Bound(StrEnum):
-    """What the time of a phase goes into. KV capacity is no time in a step: it keeps the batch small."""
+    """What the time of a phase goes into.
+
+    KV capacity is no time in a step: it keeps the batch small, and requests waiting.
+    """
 
     COMPUTE = "Compute"
     MEMORY_BANDWIDTH = "MemoryBandwidth"

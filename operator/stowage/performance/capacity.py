@@ -8,7 +8,7 @@ from stowage.api.reasons import Reason
 from stowage.api.refusal import Refusal
 from stowage.performance.pace import pace_of
 from stowage.performance.serving import Serving
-from stowage.performance.steady import steady
+from stowage.performance.steady import sketch
 from stowage.performance.step_parts import StepBatch
 from stowage.performance.traffic import Traffic
 
@@ -45,11 +45,11 @@ def max_rate(
     None for an objective leaves it out. `percentile` 50 or less judges by the mean. A refusal where not even a
     single request meets them; it says the floor.
     """
-    most = steady(serving, replace(traffic, concurrency=10**6, requests_per_second=None)).request_rate
+    most = sketch(serving, replace(traffic, concurrency=10**6, requests_per_second=None)).request_rate
 
     def meets(rate: float) -> bool:
         asked = replace(traffic, concurrency=None, requests_per_second=rate, percentile=percentile)
-        found = steady(serving, asked)
+        found = sketch(serving, asked)
         tail = percentile > 50
         ttft = found.ttft_percentile if tail else found.ttft
         tpot = found.tpot_percentile if tail else found.tpot

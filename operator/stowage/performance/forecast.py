@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from stowage.performance.boundness import Bottleneck, Boundness
 from stowage.performance.interval import Interval
+from stowage.performance.kv_queue import KvQueue
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class Forecast:
     the share of GPU time that prompts take. `unmeasured` names what no measurement supports, `assumptions` are
     sentences, `method` is "simulated" (the scheduler stepped) or "closed form". `decode_batch` requests decode
     together on a data-parallel rank, and `batch_limit` keeps them from being more ("concurrency", "rate",
-    "max_num_seqs", "kv_tokens").
+    "max_num_seqs", "kv_tokens"). `kv_queue`: requests that wait for room in the KV cache, where any do for long.
     """
 
     ttft_seconds: Interval
@@ -37,3 +38,4 @@ class Forecast:
     method: str = "simulated"
     decode_batch: float = 0.0
     batch_limit: str = "concurrency"
+    kv_queue: KvQueue | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from stowage.performance.kv_queue import KvQueue
 from stowage.performance.step_parts import StepTime
 
 
@@ -13,7 +14,8 @@ class Outcome:
 
     `prefill` and `decode` are the mean steps of the two phases, `prefill_share` the first one's share of the
     time; `decode_batch` the mean number of requests that decode together on a data-parallel rank;
-    `batch_limit` what keeps that from growing ("concurrency", "max_num_seqs", "kv_tokens").
+    `batch_limit` what keeps that from growing ("concurrency", "max_num_seqs", "kv_tokens"); `kv_queue` those that
+    wait for room in the KV cache, where any do for long.
     """
 
     ttft: float
@@ -29,3 +31,4 @@ class Outcome:
     decode_batch: float
     batch_limit: str
     method: str
+    kv_queue: KvQueue | None = None

@@ -7,7 +7,8 @@ there are fewer parts than stages.
 
 from __future__ import annotations
 
-from functools import lru_cache
+from dataclasses import replace
+from functools import cached_property, lru_cache
 from math import floor, log2
 from typing import Final
 
@@ -16,7 +17,7 @@ from stowage.memory.engine_version import EngineVersion, release_numbers
 from stowage.memory.shape import EngineShape
 from stowage.model.profile import ModelProfile
 from stowage.performance.arithmetic import Arithmetic, peak_flops
-from stowage.performance.efficiencies import PERFECT, Efficiencies, efficiencies
+from stowage.performance.efficiencies import PERFECT, Efficiencies, efficiencies, efficiencies_of
 from stowage.performance.exchange import exchange
 from stowage.performance.serving import Serving
 from stowage.performance.step_parts import StepBatch, StepTime
@@ -24,9 +25,6 @@ from stowage.performance.token_costs import TokenCosts
 from stowage.performance.work import AttentionWork, RankWork, rank_work
 
 _EXACT_BELOW: Final = 32
-
-_HOST_DOUBLES_AT: Final = 256
-"""Requests in a step at which the host takes twice as long as for one; its work on each is small."""
 
 _LARGEST_GRAPH: Final = 512
 """Tokens of the largest CUDA graph that vLLM captures by default (compilation: max_cudagraph_capture_size)."""
@@ -90,7 +88,17 @@ class Pace:
 
     def seconds(self, batch: StepBatch) -> float:
         """Give the total alone."""
-        return self.step(batch).total
+        stages = self.shape.pipeline_parallel_size
+        if stages == 1:
+            return self._stage_seconds(batch)
+        flying = max(1.0, min(float(stages), batch.sequences))
+        message = batch.tokens / flying * self.work.hidden_size * self.work.element_bytes
+        return stages * (self._stage_seconds(batch.divided(flying)) + self._stage_way.send_seconds(message))
+
+    def _stage_seconds(self, batch: StepBatch) -> float:
+        tokens, sequences = batch.tokens, batch.sequences
+        parts = (batch.prefill_tokens, batch.prefill_pairs, batch.decode_sequences, batch.decode_context)
+        return self._with_attention(self._costs.of(tokens, sequences).seconds, (tokens, sequences), *parts)
 
     def quick(self, prompt: float, pairs: float, prompts: float, decoding: float, context: float) -> float:
         """Give `seconds` for the fields of a StepBatch, in their order, with token counts rounded a little."""
@@ -109,6 +117,19 @@ class Pace:
         gpu = self._sums.get((tokens, sequences))
         if gpu is None:
             gpu = self._sums[tokens, sequences] = self._costs.of(tokens, sequences).seconds
+        return self._with_attention(gpu, (tokens, sequences), prompt, pairs, decoding, context)
+
+    def _with_attention(
+        self,
+        gpu: float,
+        counts: tuple[float, float],
+        prompt: float,
+        pairs: float,
+        decoding: float,
+        context: float,
+    ) -> float:
+        """Add what depends on contexts, and the host, to what tokens and sequences alone take."""
+        tokens, sequences = counts
         for span, chunked, decode, prefill in self._lanes:
             if decoding:
                 gpu += decode * decoding * seen(span, chunked, context / decoding)
@@ -119,7 +140,11 @@ class Pace:
 
     def ideal_seconds(self, batch: StepBatch) -> float:
         """Give what a step would take with every peak reached and nothing lost: the physical floor."""
-        return Pace(self.work, self.gpu, self.shape, True, True, PERFECT).step(batch).total
+        return self._perfect.seconds(batch)
+
+    @cached_property
+    def _perfect(self) -> Pace:
+        return Pace(self.work, self.gpu, self.shape, True, True, PERFECT)
 
     def _lane(self, entry: AttentionWork) -> tuple[int, bool, float, float]:
         """Give span and seconds for a pair of query and context, of decoding and of prompts."""
@@ -139,7 +164,7 @@ class Pace:
         return 0.0 if tokens <= self._largest_graph else kernels
 
     def _with_host(self, gpu: float, sequences: float) -> float:
-        host = self.table.host_seconds * (1 + sequences / _HOST_DOUBLES_AT)
+        host = self.table.host_seconds + sequences * self.table.host_request_seconds
         return max(gpu, host) if self.schedules_ahead else gpu + host
 
     def _stage(self, batch: StepBatch) -> StepTime:
@@ -225,4 +250,21 @@ def pace_of(serving: Serving) -> Pace:
 def _pace(
     profile: ModelProfile, shape: EngineShape, gpu: Gpu, version: EngineVersion, modes: tuple[bool, bool]
 ) -> Pace:
-    return Pace(rank_work(profile, shape, gpu, version), gpu, shape, *modes)
+    """Take away what step times do not depend on, so that shapes with other limits share what was worked out."""
+    plain = replace(
+        shape,
+        max_num_seqs=min(shape.max_num_seqs, _LARGEST_GRAPH // 2),
+        max_num_batched_tokens=_LARGEST_GRAPH,
+        max_model_len=_LARGEST_GRAPH,
+        gpu_memory_utilization=1.0,
+        kv_cache_memory_bytes=None,
+    )
+    return _shared_pace(profile, plain, gpu, version, modes)
+
+
+@lru_cache(maxsize=1024)
+def _shared_pace(
+    profile: ModelProfile, shape: EngineShape, gpu: Gpu, version: EngineVersion, modes: tuple[bool, bool]
+) -> Pace:
+    table = efficiencies_of(gpu.name, gpu.vendor, version.engine, version.version)
+    return Pace(rank_work(profile, shape, gpu, version), gpu, shape, *modes, table)

@@ -57,7 +57,9 @@ def forecast_of(serving: Serving, traffic: Traffic, outcome: Outcome) -> Forecas
     missing = unmeasured(serving)
     share = band_share(missing)
     prefill = boundness(serving, outcome.prefill)
-    decode = boundness(serving, outcome.decode, waste_by_room(serving, traffic, outcome))
+    decode = boundness(
+        serving, outcome.decode, waste_by_room(serving, traffic, outcome), queue=outcome.kv_queue
+    )
     tpot = Interval.around(outcome.tpot, share.tpot)
     rate = Interval.around(outcome.request_rate, share.tpot)
     return Forecast(
@@ -78,6 +80,7 @@ def forecast_of(serving: Serving, traffic: Traffic, outcome: Outcome) -> Forecas
         method=outcome.method,
         decode_batch=outcome.decode_batch,
         batch_limit=outcome.batch_limit,
+        kv_queue=outcome.kv_queue,
     )
 
 

@@ -11,7 +11,8 @@ class Run:
 
     `busy` seconds were steps, `prompt_seconds` of them what prompts added to decoding. `decoded` and `context` are
     sums over the `decode_steps` of requests and of cached tokens, `in_flight_seconds` one of requests over time.
-    `waiting_for_room`: seconds in which a request could not start for want of KV cache.
+    `waiting_for_room`: seconds in which a request could not start for want of KV cache; over those seconds,
+    `queued_for_room` and `running_beside` are the sums of requests that waited and that ran.
     """
 
     ttft: list[float] = field(default_factory=list)
@@ -27,4 +28,6 @@ class Run:
     prompt_pairs: float = 0.0
     output_tokens: float = 0.0
     waiting_for_room: float = 0.0
+    queued_for_room: float = 0.0
+    running_beside: float = 0.0
     in_flight_seconds: float = 0.0

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final
 
+from stowage.performance.kv_queue import NOTABLE, KvQueue, kv_queue
 from stowage.performance.outcome import Outcome
 from stowage.performance.pace import pace_of
 from stowage.performance.run import Run
@@ -13,9 +13,6 @@ from stowage.performance.serving import Serving
 from stowage.performance.simulation import simulate
 from stowage.performance.step_parts import StepBatch
 from stowage.performance.traffic import Traffic
-
-_NOTABLE: Final = 0.05
-"""Share of the time that requests wait for room in the KV cache, from which that is what limits the batch."""
 
 
 @lru_cache(maxsize=256)
@@ -42,6 +39,7 @@ def simulated(serving: Serving, traffic: Traffic) -> Outcome:
         decode_batch=batch,
         batch_limit=_limit(serving, traffic, run),
         method="simulated",
+        kv_queue=_queue(serving, traffic, run),
     )
 
 
@@ -58,9 +56,19 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
+def _queue(serving: Serving, traffic: Traffic, run: Run) -> KvQueue | None:
+    """Give the requests that run and that would, on average over the time in which any waits for room."""
+    if run.waiting_for_room <= NOTABLE * run.busy:
+        return None
+    ranks, seconds = serving.shape.data_parallel_size, run.waiting_for_room
+    fit = ranks * run.running_beside / seconds
+    asked = float(traffic.concurrency or fit + ranks * run.queued_for_room / seconds)
+    return kv_queue(fit, asked, run.queued_for_room / max(1e-12, run.in_flight_seconds))
+
+
 def _limit(serving: Serving, traffic: Traffic, run: Run) -> str:
     """Name what keeps the batch from growing."""
-    if run.waiting_for_room > _NOTABLE * run.busy:
+    if run.waiting_for_room > NOTABLE * run.busy:
         return "kv_tokens"
     clients = traffic.concurrency
     if clients is None:

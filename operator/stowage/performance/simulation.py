@@ -46,9 +46,12 @@ class _Scheduler:
         self.clients = max(1, round(clients / self.weight)) if clients else 0
         self.budget = float(shape.max_num_batched_tokens)
         self.places = max(1, int(shape.max_num_seqs / self.weight))
-        self.room = max(float(serving.kv_tokens), traffic.peak_context_tokens * self.weight * 1.5)
         self.now, self.counter, self.orders = 0.0, 0, 0
         self.future: deque[Request] = deque(requests_of(traffic, ranks, self.weight, self.clients))
+        # Whatever the engine lets in fits when it is alone, and so must the longest of a spread.
+        longest = max(request.prompt + request.output for request in self.future)
+        least = max(traffic.peak_context_tokens * 1.5, longest + 1.0) * self.weight
+        self.room = max(float(serving.kv_tokens), least)
         self.coming: list[tuple[float, int, Request]] = []
         self.waiting: deque[Request] = deque()
         self.decided_at = -1.0
@@ -200,6 +203,8 @@ class _Scheduler:
         result.output_tokens += decoding * steps
         if self.blocked and self.waiting:
             result.waiting_for_room += seconds
+            result.queued_for_room += seconds * len(self.waiting) * self.weight
+            result.running_beside += seconds * flying
 
     def _end_finished(self) -> None:
         while self.decoding and self.decoding[0][0] <= self.counter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from operator import add, attrgetter
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,13 @@ class StepBatch:
 
     def divided(self, parts: float) -> StepBatch:
         """Give one of so many equal parts."""
-        return StepBatch(*(getattr(self, entry.name) / parts for entry in fields(self)))
+        return StepBatch(
+            self.prefill_tokens / parts,
+            self.prefill_pairs / parts,
+            self.prefill_sequences / parts,
+            self.decode_sequences / parts,
+            self.decode_context / parts,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,8 +75,14 @@ class StepTime:
 
     def scaled(self, factor: float) -> StepTime:
         """Give every part times a factor."""
-        return StepTime(*(getattr(self, entry.name) * factor for entry in fields(self)))
+        return StepTime(*(value * factor for value in self._values()))
 
     def plus(self, other: StepTime) -> StepTime:
         """Give the sum with another step, part by part."""
-        return StepTime(*(getattr(self, e.name) + getattr(other, e.name) for e in fields(self)))
+        return StepTime(*map(add, self._values(), other._values()))
+
+    def _values(self) -> tuple[float, ...]:
+        return _every_part(self)
+
+
+_every_part = attrgetter(*(entry.name for entry in fields(StepTime)))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 from stowage.performance.arithmetic import Arithmetic, peak_flops
 from stowage.performance.boundness import Bottleneck, Bound, Boundness
+from stowage.performance.kv_queue import KvQueue
 from stowage.performance.outcome import Outcome
-from stowage.performance.pace import pace_of
+from stowage.performance.pace import Pace, pace_of
 from stowage.performance.serving import Serving
 from stowage.performance.step_parts import StepBatch, StepTime
 from stowage.performance.traffic import Traffic
@@ -24,8 +26,15 @@ _WORDS: Mapping[Bound, str] = MappingProxyType(
 )
 
 
-def boundness(serving: Serving, step: StepTime, kv_share: float = 0.0) -> Boundness:
-    """Class a mean step; `kv_share` is what a batch without the KV limit would save of its time for a token."""
+def boundness(
+    serving: Serving, step: StepTime, kv_share: float = 0.0, queue: KvQueue | None = None
+) -> Boundness:
+    """Class a mean step; `kv_share` is what a batch without the KV limit would save of its time for a token.
+
+    Where requests wait for room in the KV cache for long, that is what bounds the phase, whatever its steps spend
+    their time on; the share is then at least that of their time which they wait.
+    """
+    kv_share = kv_share if queue is None else max(kv_share, queue.share)
     exchange = max(0.0, step.routing + step.all_reduce + step.hand_over + step.bubble)
     overhead = max(0.0, step.overhead)
     compute = max(0.0, step.compute_seconds)
@@ -39,7 +48,7 @@ def boundness(serving: Serving, step: StepTime, kv_share: float = 0.0) -> Boundn
     total = sum(parts.values()) or 1.0
     shares = {bound: seconds / total * (1 - kv_share) for bound, seconds in parts.items()}
     shares[Bound.KV_CAPACITY] = kv_share
-    leading = max(shares, key=lambda bound: shares[bound])
+    leading = max(shares, key=lambda bound: shares[bound]) if queue is None else Bound.KV_CAPACITY
     intensity = step.flops / max(1.0, step.moved_bytes)
     return Boundness(intensity, ridge(serving), leading, MappingProxyType(shares))
 
@@ -59,7 +68,12 @@ def waste_by_room(serving: Serving, traffic: Traffic, outcome: Outcome) -> float
 
 def ridge(serving: Serving) -> float:
     """Give the arithmetic intensity at which products of this model turn to compute, weighted by their work."""
-    work = pace_of(serving).work
+    return _ridge(pace_of(serving))
+
+
+@lru_cache(maxsize=1024)
+def _ridge(pace: Pace) -> float:
+    work, gpu = pace.work, pace.gpu
     seconds = flops = 0.0
     for arithmetic, elements in (
         *((entry.arithmetic, entry.count * entry.rows * entry.columns) for entry in work.linears),
@@ -67,8 +81,8 @@ def ridge(serving: Serving) -> float:
         (Arithmetic.SIXTEEN_BIT, 1),
     ):
         flops += elements
-        seconds += elements / peak_flops(arithmetic, serving.gpu)
-    return flops / seconds / serving.gpu.memory_bytes_per_second
+        seconds += elements / peak_flops(arithmetic, gpu)
+    return flops / seconds / gpu.memory_bytes_per_second
 
 
 def bottleneck(outcome: Outcome, prefill: Boundness, decode: Boundness) -> Bottleneck:
@@ -81,4 +95,6 @@ def bottleneck(outcome: Outcome, prefill: Boundness, decode: Boundness) -> Bottl
         f"{share:.0%} of the GPU time goes into {'prompts' if phase == 'prefill' else 'decoding'}, "
         f"which is bound {_WORDS[found.bound]} ({part:.0%})."
     )
+    if outcome.kv_queue is not None:
+        sentence += f" {outcome.kv_queue.sentence}"
     return Bottleneck(phase, found.bound, share * part, sentence)

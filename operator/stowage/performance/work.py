@@ -153,7 +153,7 @@ class _Reader:
     """Reads one stage."""
 
     def __init__(self, profile: ModelProfile, shape: EngineShape, gpu: Gpu, version: EngineVersion) -> None:
-        device = DeviceMemory(gpu.name, gpu.cuda_total_bytes, gpu.compute_capability)
+        device = DeviceMemory.of_gpu(gpu)
         self.profile, self.shape, self.gpu = profile, shape, gpu
         self.setting = Setting(profile, shape, device, version)
         self.element_bytes = ELEMENT_BYTES[self.setting.dtype]

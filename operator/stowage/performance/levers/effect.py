@@ -110,10 +110,14 @@ class Lever:
 
 
 def percent(share: float) -> str:
-    """Write a change as people do, signed and without decimals: `+34 %`, `−5 %`, `±0 %`."""
+    """Write a change as people do, signed and without decimals: `+34 %`, `−5 %`, `±0 %`.
+
+    Around the share that matters there is a decimal, so that `+2.6 %` is not taken for it.
+    """
     number = round(100 * share)
     sign = "+" if number > 0 else "−" if number < 0 else "±"
-    return f"{sign}{abs(number)} %"
+    digits = 1 if abs(number) == round(100 * MATTERS) else 0
+    return f"{sign}{100 * abs(share):.{digits}f} %"
 
 
 def verdict_of(effect: Effect) -> LeverVerdict:

@@ -15,6 +15,7 @@ from stowage.api.refusal import Refusal
 from stowage.hardware.gpu import Gpu
 from stowage.memory.budget import ledger
 from stowage.memory.device import DeviceMemory
+from stowage.memory.ledger import Ledger
 from stowage.memory.shape import EngineShape
 from stowage.model.profile import ModelProfile
 from stowage.performance.forecast import Forecast
@@ -30,7 +31,8 @@ class LeverQuestion:
 
     `total_memory_bytes` is what CUDA sees on its GPUs. `hourly` gives the cost of a GPU for an hour (1 where costs
     are in GPU-hours). `others` are the GPUs that might be used instead. `kv_factor` is how much smaller a
-    compressed KV cache is taken to be.
+    compressed KV cache is taken to be. `keeps_kv_bytes`: pinned KV bytes are the user's and stay; those that the plan
+    pinned, at the lower end of their band, are found anew for every change.
     """
 
     serving: Serving
@@ -39,6 +41,7 @@ class LeverQuestion:
     hourly: Callable[[Gpu], float] = lambda _: 1.0
     others: tuple[Gpu, ...] = ()
     kv_factor: int = 4
+    keeps_kv_bytes: bool = False
 
     @cached_property
     def load(self) -> Traffic:
@@ -88,18 +91,32 @@ class LeverQuestion:
         now = self.serving
         wanted = replace(now, profile=profile or now.profile, shape=shape or now.shape, gpu=gpu or now.gpu)
         total = self.total_memory_bytes if gpu is None else gpu.cuda_total_bytes
-        device = DeviceMemory(wanted.gpu.name, total, wanted.gpu.compute_capability)
-        found = ledger(wanted.profile, wanted.shape, device, wanted.version)
-        if isinstance(found, Refusal):
-            return found
-        if found.refusal is not None:
-            return found.refusal
-        return replace(wanted, kv_tokens=found.kv_tokens)
+        device = DeviceMemory.of_gpu(wanted.gpu, total)
+        if wanted.shape.kv_cache_memory_bytes is None or self.keeps_kv_bytes:
+            return _filled(wanted, device)
+        free = _ledger(replace(wanted, shape=replace(wanted.shape, kv_cache_memory_bytes=None)), device)
+        if isinstance(free, Refusal):
+            return free
+        pinned = max(1, int(free.kv_cache_band.low))
+        return _filled(replace(wanted, shape=replace(wanted.shape, kv_cache_memory_bytes=pinned)), device)
 
     def requests_at_once(self, serving: Serving) -> float:
         """Give how many requests of this traffic a replica runs at once, whatever is asked."""
         by_kv = max(1.0, serving.kv_tokens / max(1.0, self.load.mean_context_tokens))
         return serving.shape.data_parallel_size * min(by_kv, float(serving.shape.max_num_seqs))
+
+
+def _filled(serving: Serving, device: DeviceMemory) -> Serving | Refusal:
+    """Give the replica with the KV cache that its settings leave on a device."""
+    found = _ledger(serving, device)
+    return found if isinstance(found, Refusal) else replace(serving, kv_tokens=found.kv_tokens)
+
+
+def _ledger(serving: Serving, device: DeviceMemory) -> Ledger | Refusal:
+    found = ledger(serving.profile, serving.shape, device, serving.version)
+    if isinstance(found, Refusal):
+        return found
+    return found if found.refusal is None else found.refusal
 
 
 def in_flight(question: LeverQuestion) -> str:

@@ -101,7 +101,7 @@ def _other_gpu(question: LeverQuestion, gpu: Gpu) -> Attempt:
         if not isinstance(found, Refusal) and question.requests_at_once(found) >= wanted:
             break
         attempt = question.refit(gpu=gpu, shape=replace(plain, tensor_parallel_size=size))
-        found = found if isinstance(attempt, Refusal) else attempt
+        found = attempt if isinstance(found, Refusal) or not isinstance(attempt, Refusal) else found
     number = f"up to {_NODE_SIZES[-1]}" if isinstance(found, Refusal) else str(found.shape.world_size)
     changes = f"instead of {shape.world_size}x {now.name}"
     return Attempt(f"{number}x {gpu.name}", changes, found, _peaks(gpu, now), is_other_gpu=True)
