@@ -48,7 +48,11 @@ H100, A100, L40S, L4 = "NVIDIA-H100-80GB-HBM3", "NVIDIA-A100-SXM4-80GB", "NVIDIA
             id="8B with 64 long requests at once needs 48 GiB of KV cache",
         ),
         pytest.param(
-            llama_70b(), {"hardware": {"gpus": ["h100"]}}, H100, 2, id="a GPU may be named as people say it"
+            llama_70b(),
+            {"hardware": {"gpus": ["h100"]}, "parallelism": {"tensor": 4}},
+            H100,
+            4,
+            id="a GPU may be named as people say it",
         ),
         pytest.param(llama_8b(), {"parallelism": {"tensor": 2}}, L4, 2, id="a pinned TP is kept"),
         pytest.param(

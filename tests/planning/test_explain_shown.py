@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from stowage.api.v1alpha1.plan_better import PlanBetter
 from stowage.api.v1alpha1.plan_status import PLAN_MAX_BYTES, PlanStatus
 from stowage.commands.plan_picture import picture
 from stowage.performance.boundness import Bound
@@ -109,7 +110,8 @@ def test_status_plan_leaves_out_what_stands_beside_the_choice_before_it_grows_to
     long = "é" * 512
     plan = PlanStatus.model_validate(status_plan(shown_result()))
     wordy = plan.model_copy(
-        update=dict.fromkeys(("summary", "better", "contender", "lossy", "model_source"), long)
+        update=dict.fromkeys(("summary", "contender", "lossy", "model_source", "calibrated"), long)
+        | {"better": PlanBetter(plan=long, brings=long, take=long)}
         | {"notes": (long,) * 16, "shortfall": (long,) * 4, "pools": (long,) * 8}
     ).within_limit()
     assert wordy.size_bytes <= PLAN_MAX_BYTES
@@ -155,7 +157,7 @@ def test_bounds_costs_and_loads_in_words() -> None:
     assert traffic_words(Traffic(100, 10, 1)) == "100 tokens in, 10 out, 1 request in flight"
     rate = Traffic(100, 10, requests_per_second=2.5, prefix_hit_rate=0.5)
     assert traffic_words(rate) == "100 tokens in, 10 out, 2.5 requests/s, 50% of the prompt cached"
-    expected = "16.70 USD per hour, 1.86 USD per million output tokens for 2 replicas (default price)"
+    expected = "16.70 USD per hour, 1.86 USD per 1M output tokens for 2 replicas (default price)"
     assert cost_words(shown_plan()) == expected
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from stowage.api.v1alpha1 import Priority
+from stowage.planning.judge import Score
+from stowage.planning.kept import _is_worth_telling
 from stowage.planning.plan import Plan, PlanRequest, PlanResult, plan
+from stowage.planning.prices import Prices
 from tests.hardware.objects import gpu_node, pod
 from tests.planning.builders import chosen, inventory_of, llama_8b, make_plan, spec_of
 
@@ -83,3 +88,66 @@ def test_a_plan_in_force_that_misses_objectives_gives_way() -> None:
     nodes = [gpu_node("a", L4, 1), gpu_node("h", "NVIDIA-H100-80GB-HBM3", 1)]
     result = replanned(old, nodes, workload=load, objectives={"tpot": "25ms"})
     assert chosen(result).gpu_product == "NVIDIA-H100-80GB-HBM3"
+
+
+H100 = "NVIDIA-H100-80GB-HBM3"
+LOAD = {"promptTokens": {"mean": 2000}, "outputTokens": {"mean": 200}, "concurrencyPerReplica": 8}
+
+
+@pytest.mark.parametrize(
+    ("l4_price", "told"),
+    [
+        pytest.param(0.5, True, id="half the price"),
+        pytest.param(0.9, True, id="a tenth less"),
+        pytest.param(0.91, False, id="less than a tenth"),
+        pytest.param(1.0, False, id="the same price, but a smaller card"),
+    ],
+)
+def test_only_what_costs_a_tenth_less_is_told(l4_price: float, told: bool) -> None:
+    prices = Prices({L4: l4_price, L40S: 1.0}, "USD", frozenset())
+    request = PlanRequest(spec_of(), llama_8b(), 1, prices=prices, in_force=in_force())
+    result = plan(request, inventory_of(NEW))
+    assert chosen(result).gpu_product == L40S
+    assert (result.better is not None) is told
+
+
+@pytest.mark.parametrize("priority", ["Latency", "Throughput"])
+def test_what_the_priority_asks_for_decides_what_is_told(priority: str) -> None:
+    parts: dict[str, Any] = {"workload": LOAD, "objectives": {"priority": priority}}
+    slow, fast = gpu_node("a", L4, 1), gpu_node("h", H100, 1)
+    old = in_force([slow], **parts)
+    better = replanned(old, [slow, fast], **parts).better
+    assert better is not None
+    assert better.gpu_product == H100
+    old = in_force([fast], **parts)
+    assert replanned(old, [slow, fast], **parts).better is None, "cheaper, and not what is asked for"
+
+
+def scored(*key: float) -> Score:
+    """A score of which only the order matters: doubt, misses, not placed, nodes to come, cost."""
+    parts = {
+        "key": key,
+        "order": (key, ("a", "b")),
+        "priority": Priority.COST,
+        "forecast": None,
+        "hourly": key[4],
+    }
+    return cast(Score, SimpleNamespace(**parts))
+
+
+@pytest.mark.parametrize(
+    ("new", "old", "told"),
+    [
+        pytest.param((0, 0, 0, 0, 2), (1, 0, 0, 0, 1), True, id="sure instead of in doubt, at any price"),
+        pytest.param((0, 1.2, 0, 0, 2), (0, 1.5, 0, 0, 1), True, id="much closer to the objectives"),
+        pytest.param((0, 1.4, 0, 0, 2), (0, 1.5, 0, 0, 1), False, id="hardly closer, and dearer"),
+        pytest.param((0, 1.4, 0, 0, 1), (0, 1.5, 0, 0, 2), True, id="hardly closer, and much cheaper"),
+        pytest.param((0, 1.4, 0.5, 0, 1), (0, 1.5, 0, 0, 2), False, id="hardly closer, and not all placed"),
+        pytest.param((0, 0, 0, 0, 2), (0, 0, 0.5, 0, 1), True, id="all replicas placed instead of half"),
+        pytest.param((0, 0, 0, 0, 2), (0, 0, 0, 1, 1), True, id="nodes that exist instead of nodes to come"),
+        pytest.param((0, 0, 0, 0, 1), (0, 0, 0, 0, 1), False, id="the same"),
+        pytest.param((0, 0, 0, 0, 1.1), (0, 0, 0, 0, 1), False, id="dearer"),
+    ],
+)
+def test_what_is_worth_telling(new: tuple[float, ...], old: tuple[float, ...], told: bool) -> None:
+    assert _is_worth_telling(scored(*new), scored(*old)) is told

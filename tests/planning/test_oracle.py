@@ -108,7 +108,7 @@ def least_hourly(profile: ModelProfile, inventory: Any) -> float | None:
     for node in inventory.nodes:
         gpu = find_gpu(node.facts.gpus.gpu.name)
         assert gpu is not None
-        device = DeviceMemory(gpu.name, gpu.cuda_total_bytes, gpu.compute_capability, "GPU")
+        device = DeviceMemory.of_gpu(gpu)
         for tensor in (1, 2, 4):
             for stages in (1, 2, 4):
                 if tensor * stages > node.total_gpus:
@@ -156,7 +156,7 @@ def room(found: Plan, seqs: int) -> int:
     version = request.engine()
     assert gpu is not None
     assert not isinstance(version, Refusal)
-    device = DeviceMemory(gpu.name, found.ledger.total_bytes, gpu.compute_capability, "GPU")
+    device = DeviceMemory.of_gpu(gpu, found.ledger.total_bytes)
     shape = replace(found.settings.shape(0.92), max_num_seqs=seqs)
     entry = ledger(llama_8b(), shape, device, version)
     if isinstance(entry, Refusal) or entry.verdict != "Fits":

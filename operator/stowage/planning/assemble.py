@@ -14,6 +14,7 @@ from stowage.performance.estimator import Estimator
 from stowage.performance.forecast import Forecast
 from stowage.performance.roofline import Roofline
 from stowage.planning.attention import attention_choice
+from stowage.planning.calibrated import calibrated_words
 from stowage.planning.demand import Demand
 from stowage.planning.fit import Caps, Fit
 from stowage.planning.judge import Judge, Score
@@ -37,6 +38,7 @@ def assemble(request: PlanRequest, judge: Judge, score: Score, *, keep_settings:
     profile = score.variant.profile
     forecast = _forecast(request.estimator or Roofline(), judge, score)
     attention = attention_choice(profile, fit.settings, group.device, judge.version)
+    calibrated = calibrated_words(request.calibration, profile, fit.settings, group.device, judge.version)
     placement = option.placement(score.replicas)
     placed = len(placement.node_names) // option.candidate.nodes
     plan = Plan(
@@ -59,6 +61,7 @@ def assemble(request: PlanRequest, judge: Judge, score: Score, *, keep_settings:
                 replace(request, replicas=score.replicas), judge.version, group, fit, score.target, placed
             ),
             *((attention.warning,) if attention.warning else ()),
+            *((f"The memory ledger is calibrated by {calibrated}.",) if calibrated else ()),
             *_pinned_cache(request, score),
         ),
         request_tokens=fit.request_tokens,
@@ -71,6 +74,7 @@ def assemble(request: PlanRequest, judge: Judge, score: Score, *, keep_settings:
         traffic=score.traffic,
         forecast=forecast,
         shortfall=shortfall_sentences(judge, score, forecast),
+        calibrated=calibrated,
     )
     priced = with_costs(plan, request.prices, judge.demand)
     return replace(priced, notes=(*priced.notes, *speed_notes(request, judge.demand, priced)))

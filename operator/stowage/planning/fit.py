@@ -20,6 +20,7 @@ from stowage.api.refusal import Refusal
 from stowage.api.v1alpha1 import LLMDeploymentSpec
 from stowage.memory.batch_limits import default_batch_limits
 from stowage.memory.budget import ledger
+from stowage.memory.calibration import UNCALIBRATED, Calibration
 from stowage.memory.device import DeviceMemory
 from stowage.memory.engine_version import EngineVersion, engine_on
 from stowage.memory.layout import RankLayout
@@ -113,6 +114,7 @@ class Fitter:
     profile: ModelProfile
     spec: LLMDeploymentSpec
     version: EngineVersion
+    calibration: Calibration = UNCALIBRATED
     _known: dict[tuple[EngineSettings, DeviceMemory], Ledger | Refusal] = field(
         default_factory=dict, compare=False, repr=False
     )
@@ -194,7 +196,7 @@ class Fitter:
         key = (settings, device)
         if key not in self._known:
             shape = settings.shape(self.version.default_gpu_memory_utilization)
-            self._known[key] = ledger(self.profile, shape, device, self.version)
+            self._known[key] = ledger(self.profile, shape, device, self.version, self.calibration)
         return self._known[key]
 
     def requests_at_once(

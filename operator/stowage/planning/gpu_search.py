@@ -29,6 +29,7 @@ from stowage.planning.precision_search import Precision, eight_bit_note, eight_b
 from stowage.planning.result import Plan, PlanRequest, PlanResult, Rejection
 from stowage.planning.search import Search
 from stowage.planning.speed import Speed
+from stowage.planning.stepped import step_best
 from stowage.planning.suggestions import would_fit
 from stowage.planning.targets import Target, targets
 from stowage.planning.unmet import below_floor, unmet
@@ -48,7 +49,7 @@ def plan_on_gpus(request: PlanRequest, inventory: Inventory) -> PlanResult:
     usable = tuple(group for group, why in ruled_out if why is None)
     if not usable:
         refusal = no_gpu(request, inventory, groups, (*out, *unusable))
-        fitter = Fitter(request.profile, request.spec, planning.version)
+        fitter = Fitter(request.profile, request.spec, planning.version, request.calibration)
         return PlanResult(None, refusal, (*out, *unusable), would_fit(fitter, planning.aims, ()))
     result = planning.run(usable)
     return replace(result, rejections=(*result.rejections, *out, *unusable))
@@ -73,6 +74,7 @@ class Planning:
     inventory: Inventory
     version: EngineVersion
     aims: tuple[Target, ...]
+    _options: Options | None = None
 
     def run(self, groups: tuple[GpuGroup, ...]) -> PlanResult:
         """Choose among all options, and say why the others were not taken."""
@@ -83,20 +85,26 @@ class Planning:
         short = impossible or unmet(lossless.judge, served or best)
         if short is not None:
             served = None
+        choice = None if served is None else step_best(self.request, lossless, served)
+        served = served if choice is None else choice.score
         precision = Precision(self.request, self.version, groups, self.search)
         passed, pending = precision.decide(served)
-        taken = passed or served
-        others = Others(lossless, served or best, self.request).explained()
+        over = {} if choice is None else {id(score.option): why for score, why in choice.passed_over}
+        others = Others(lossless, served or best, self.request, over).explained()
         multi = self._multi_node(lossless, best)
         waiting = None if pending is None else assemble(self.request, precision.judge_of(pending), pending)
-        if taken is None:
+        if passed is not None:
+            choice = step_best(self.request, precision.search_of(passed.variant), passed, precision.may_serve)
+        if choice is None:
             refusal = self._refusal(lossless, short, multi, waiting)
             suggestions = self._eight_bits(precision)
             if short is None:
                 suggestions = (*would_fit(lossless.judge.fitter, self.aims, groups), *suggestions)
             return PlanResult(None, refusal, others.rejections, suggestions, (), waiting, None, multi)
         search = lossless if passed is None else precision.search_of(passed.variant)
-        plan, better = keep(self.request, search, assemble(self.request, search.judge, taken), taken)
+        plan, better = keep(self.request, search, choice.plan, choice.score)
+        if choice.note is not None and better is None and plan.digest() == choice.plan.digest():
+            plan = replace(plan, notes=(*plan.notes, choice.note))
         plan = self._with_notes(plan, precision, served, multi, better)
         return PlanResult(plan, None, others.rejections, (), others.alternatives, waiting, better, multi)
 
@@ -112,13 +120,14 @@ class Planning:
         """Set up the search for one variant on some of the groups."""
         request = self.request
         objectives, demand = objectives_of(request.spec), demand_of(request.spec, self.aims[0].context_tokens)
-        fitter = Fitter(variant.profile, request.spec, self.version)
+        fitter = Fitter(variant.profile, request.spec, self.version, request.calibration)
         speed = Speed(variant, self.version, demand, objectives, max(1, request.replicas))
         judge = Judge(request.spec, self.version, variant, fitter, speed)
-        most = _MOST_PLACES if demand.rate is not None else max(1, request.replicas)
-        options = Options(request, self.inventory, most)
+        if self._options is None:
+            most = _MOST_PLACES if demand.rate is not None else max(1, request.replicas)
+            self._options = Options(request, self.inventory, most)
         found = candidates(groups, variant.profile, request.spec)
-        return Search(judge, self.aims, tuple(options.of(each) for each in found))
+        return Search(judge, self.aims, tuple(map(self._options.of, found)))
 
     def _multi_node(self, search: Search, best: Score | None) -> Plan | None:
         if best is None or best.option.candidate.nodes == 1:

@@ -59,7 +59,7 @@ class GpuGroup:
     @property
     def device(self) -> DeviceMemory:
         """One GPU as the memory model sees it."""
-        return DeviceMemory(self.gpu.name, self.total_memory_bytes, self.gpu.compute_capability, "GPU")
+        return DeviceMemory.of_gpu(self.gpu, self.total_memory_bytes)
 
 
 def gpu_groups(inventory: Inventory, spec: LLMDeploymentSpec) -> tuple[GpuGroup, ...]:

@@ -7,14 +7,13 @@ exist before nodes to come, then what the spec's priority says.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from math import floor, log
 from typing import Final
 
 from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
 from stowage.api.v1alpha1 import LLMDeploymentSpec, Priority
-from stowage.memory.batch_limits import default_batch_limits
 from stowage.memory.engine_version import EngineVersion
 from stowage.performance.forecast import Forecast
 from stowage.performance.traffic import Traffic
@@ -22,7 +21,6 @@ from stowage.planning.candidate import Candidate
 from stowage.planning.demand import Demand, Objectives
 from stowage.planning.fit import (
     LEAST_BATCHED_TOKENS,
-    MOST_SEQUENCES,
     Caps,
     Fit,
     Fitter,
@@ -40,11 +38,10 @@ from stowage.planning.targets import Target
 _INDIFFERENCE: Final = 1.02
 """Latencies and throughputs within the same step of two percent count as equal, and cost decides."""
 
-_DOUBT: Final = 1.1
+DOUBT: Final = 1.1
+"""What is taken off, or added, for each thing that no measurement supports."""
+
 _TOKEN_STEP: Final = 256
-_BOUNDLESS: Final = 10**9
-_MARGIN: Final = 1.1
-"""What a forecast with boundless memory is given on top, since it need not be monotonic in every limit."""
 
 Key = tuple[float, ...]
 
@@ -97,6 +94,11 @@ class Judge:
     variant: Variant
     fitter: Fitter
     speed: Speed
+    _bases: dict[int, tuple[Candidate, EngineSettings]] = field(default_factory=dict)
+    """By the candidate's id, since its nodes take long to compare; the candidate is kept, so that no id is reused."""
+
+    ideals: dict[int, tuple[Candidate, EngineSettings]] = field(default_factory=dict)
+    """The settings that no memory limits, kept in the same way for who works out bounds."""
 
     @property
     def demand(self) -> Demand:
@@ -115,6 +117,11 @@ class Judge:
 
     def base(self, candidate: Candidate) -> EngineSettings:
         """Give the settings of a candidate that no target changes."""
+        if id(candidate) not in self._bases:
+            self._bases[id(candidate)] = candidate, self._base(candidate)
+        return self._bases[id(candidate)][1]
+
+    def _base(self, candidate: Candidate) -> EngineSettings:
         profile = self.variant.profile
         dtype = "float16" if needs_float16(candidate.group.gpu, profile) else profile.dtype
         base = base_settings(self.spec, self.version, dtype)
@@ -138,8 +145,6 @@ class Judge:
         None: it is certain before the end that its key is above `beat`.
         """
         candidate = option.candidate
-        if beat is not None and beat < (0.0, self._least_misses(candidate, target)):
-            return None
         caps = Caps() if self._counts_sequences else Caps(seqs=1)
         fit = self.fitter.fit(candidate.group.device, self.base(candidate), target, caps)
         if isinstance(fit, Misfit):
@@ -164,32 +169,12 @@ class Judge:
         asked = self.objectives.priority is Priority.THROUGHPUT and not self.demand.concurrency_stated
         return asked or self.demand.rate is not None
 
-    def _least_misses(self, candidate: Candidate, target: Target) -> float:
-        """Give a ratio that no budget of tokens per step goes below, with memory out of the way.
-
-        TTFT and TPOT pull the budget to different ends, so each is taken at the end that suits it.
-        """
-        if not self.objectives.any or self.demand.rate is not None:
-            return 0.0
-        most = self.spec.engine.max_num_batched_tokens
-        default = default_batch_limits(candidate.group.device, self.version)[1]
-        base = replace(self.base(candidate), max_model_len=target.context_tokens, max_num_seqs=MOST_SEQUENCES)
-        ratios: list[tuple[float, float]] = []
-        for tokens in {most} if most is not None else (LEAST_BATCHED_TOKENS, default):
-            settings = replace(base, max_num_batched_tokens=tokens)
-            found = self.speed.forecast(candidate, settings, _BOUNDLESS, self.demand.closed())
-            if isinstance(found, Refusal):
-                return 0.0
-            ratios.append(self.speed.ratios(found))
-        worst = max(min(ttft for ttft, _ in ratios), min(tpot for _, tpot in ratios)) / _MARGIN
-        return worst if worst > 1 else 0.0
-
     def judged(self, option: Option, target: Target, fit: Fit) -> Score | Misfit:
         """Judge an option with exactly these settings."""
         if self.demand.rate is not None:
             return self._by_rate(option, target, fit, self.demand.rate)
         traffic = self.demand.closed(self._concurrency(fit))
-        forecast = self.speed.of(option.candidate, fit, traffic)
+        forecast = self.speed.forecast(option.candidate, fit, traffic)
         if isinstance(forecast, Refusal):
             if self.depends_on_speed:
                 return Misfit(forecast)
@@ -227,7 +212,7 @@ class Judge:
             )
             return Misfit(Refusal(Reason.GPU_LIMIT_REACHED, message))
         traffic = self.demand.arriving(rate / replicas)
-        forecast = self.speed.of(candidate, fit, traffic)
+        forecast = self.speed.forecast(candidate, fit, traffic)
         if isinstance(forecast, Refusal):
             return Misfit(forecast)
         return self._score(option, target, fit, _Seen(traffic, forecast, replicas))
@@ -293,12 +278,12 @@ def _careful_seconds(forecast: Forecast, output_tokens: int) -> float:
 
     So what was never measured is taken only where it is better by more than a little.
     """
-    return request_seconds(forecast, output_tokens) * _DOUBT ** len(forecast.unmeasured)
+    return request_seconds(forecast, output_tokens) * DOUBT ** len(forecast.unmeasured)
 
 
 def _careful_rate(forecast: Forecast) -> float:
     """Give the output tokens per second, less in the same way."""
-    return forecast.output_tokens_per_second.central / _DOUBT ** len(forecast.unmeasured)
+    return forecast.output_tokens_per_second.central / DOUBT ** len(forecast.unmeasured)
 
 
 def cost_order(candidate: Candidate, hourly: float) -> Key:

@@ -7,20 +7,28 @@ longer fits, makes a new one.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
+from stowage.api.v1alpha1 import Priority
 from stowage.memory.device import DeviceMemory
 from stowage.planning.assemble import assemble
 from stowage.planning.candidate import Candidate
 from stowage.planning.fit import Misfit
-from stowage.planning.judge import Score
+from stowage.planning.judge import Score, request_seconds
 from stowage.planning.option import Option
 from stowage.planning.result import Plan, PlanRequest
 from stowage.planning.search import Search
 from stowage.planning.targets import Target
 
+_STEPS: Final = 4
+"""Parts of a score's key before what the priority asks for: doubt, missed objectives, places, nodes to come."""
+
+_MARGIN: Final = 0.1
+"""Share by which a new plan must be better in what the priority asks for: forecasts are no surer than that."""
+
 
 def keep(request: PlanRequest, search: Search, plan: Plan, best: Score) -> tuple[Plan, Plan | None]:
-    """Give the plan to take and, where that is the one in force, the new one if it would be better.
+    """Give the plan to take and, where that is the one in force, the new one if it would be better by the margin.
 
     The plan in force is judged anew with its own settings: its place, its ledger and its forecast are those of now.
     """
@@ -31,7 +39,38 @@ def keep(request: PlanRequest, search: Search, plan: Plan, best: Score) -> tuple
     if score is None:
         return plan, None
     kept = assemble(request, search.judge, score, keep_settings=True)
-    return kept, plan if best.order < score.order else None
+    return kept, plan if _is_worth_telling(best, score) else None
+
+
+def _is_worth_telling(best: Score, score: Score) -> bool:
+    """Whether replicas might be replaced for it: surer, closer to the objectives, placed, or a tenth better."""
+    if best.order >= score.order:
+        return False
+    first = next(
+        (
+            (new, old)
+            for new, old in zip(best.key[:_STEPS], score.key[:_STEPS], strict=True)
+            if new < old * (1 - _MARGIN) or new > old
+        ),
+        None,
+    )
+    if first is not None:
+        return first[0] < first[1]
+    return _preferred_by_margin(best, score)
+
+
+def _preferred_by_margin(best: Score, score: Score) -> bool:
+    new, old = best.forecast, score.forecast
+    if score.priority is Priority.COST or new is None or old is None:
+        return best.hourly <= score.hourly * (1 - _MARGIN)
+    if score.priority is Priority.LATENCY:
+        output = score.traffic.output_tokens
+        return request_seconds(new, output) <= request_seconds(old, output) * (1 - _MARGIN)
+    rates = (
+        new.output_tokens_per_second.central * best.replicas,
+        old.output_tokens_per_second.central * score.replicas,
+    )
+    return rates[0] >= rates[1] * (1 + _MARGIN)
 
 
 def _still_fits(search: Search, old: Plan, best: Score) -> Score | None:

@@ -6,7 +6,8 @@ the model at all, and what they would cost.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 from stowage.api.conditions import Reason
@@ -41,16 +42,19 @@ class Others:
     search: Search
     chosen: Score | None
     request: PlanRequest
+    passed_over: Mapping[int, str] = field(default_factory=dict)
+    """What the stepped scheduler misses on options that would have been taken, by the id of the option."""
 
     def explained(self) -> Explained:
         """Say of every option that was not taken why not: it does not fit, has no place, or is not as good."""
         rejections: list[Rejection] = []
         alternatives: list[tuple[float, Alternative]] = []
+        plainest = self._plainest()
         for option in sorted(self.search.options, key=_in_order):
             if self.chosen is not None and option.candidate is self.chosen.option.candidate:
                 continue
             score = self._score(option)
-            if score is None and not self._is_shown(option):
+            if score is None and not self._is_shown(option, plainest):
                 continue
             found = self._one(option, score)
             if isinstance(found, Rejection):
@@ -88,17 +92,22 @@ class Others:
         why = best[1].refusal
         return Refusal(why.reason, f"The closest shape is {best[0].candidate}: {why.message}", why.hint)
 
-    def _is_shown(self, option: Option) -> bool:
+    def _plainest(self) -> dict[tuple[int, int], Candidate]:
+        """Give the plainest split of each group and number of GPUs."""
+        found: dict[tuple[int, int], Candidate] = {}
+        for option in self.search.options:
+            candidate = option.candidate
+            key = (id(candidate.group), candidate.gpus)
+            if key not in found or _plainness(candidate) < _plainness(found[key]):
+                found[key] = candidate
+        return found
+
+    def _is_shown(self, option: Option, plainest: Mapping[tuple[int, int], Candidate]) -> bool:
         """Leave out what would say the same again: further ways to split the same GPUs, and several nodes."""
         candidate = option.candidate
         if self.request.thorough or candidate.nodes > 1:
             return self.request.thorough
-        same = (
-            each.candidate
-            for each in self.search.options
-            if each.candidate.group is candidate.group and each.candidate.gpus == candidate.gpus
-        )
-        return candidate is min(same, key=_plainness)
+        return candidate is plainest[id(candidate.group), candidate.gpus]
 
     def _score(self, option: Option) -> Score | Misfit | None:
         """Recall the score of an option, or make it where everything is to be explained."""
@@ -153,6 +162,9 @@ class Others:
 
     def _compare(self, option: Option, score: Score) -> str:
         chosen = self.chosen
+        missed = self.passed_over.get(id(option))
+        if missed is not None:
+            return f"It misses the objectives once its scheduler is stepped: {missed}."
         if chosen is None or (score.fit.is_tight and not chosen.fit.is_tight):
             return "It fits only if every estimate turns out well."
         if score.misses > chosen.misses:

@@ -27,6 +27,9 @@ from stowage.planning.speed_notes import duration, money
 _LEAST_GAIN: Final = 0.05
 """Share by which a lossy plan must beat the lossless one."""
 
+_ALL_MET: Final = (0.0, 0.0, float("inf"))
+"""A key that only scores which fit without doubt and meet all objectives are below."""
+
 _SHOWN_FROM_PARAMETERS: Final = 13 * 10**9
 _RELIEVES: Final[Mapping[str, frozenset[Bound]]] = {
     "both": frozenset({Bound.COMPUTE, Bound.MEMORY_BANDWIDTH, Bound.KV_CAPACITY}),
@@ -71,6 +74,10 @@ class Precision:
         if waiting is not None and taken is not None and not pays(waiting, taken):
             waiting = None
         return taken, waiting
+
+    def may_serve(self, score: Score) -> bool:
+        """Tell whether the accuracy check of a lossy score has passed."""
+        return self._checked(score) == "passed"
 
     def _paying(self, lossless: Score | None) -> Iterator[Score]:
         alternatives = self.request.alternatives
@@ -146,15 +153,15 @@ def eight_bit_note(precision: Precision, served: Score | None, plan: Plan) -> st
 def eight_bit_score(precision: Precision, served: Score | None = None) -> Score | None:
     """Search the best plan with weights quantised to fp8 on load, whatever the policy.
 
-    Where nothing is better than what is `served`, the same shape as that answers.
+    Where nothing is better than what is `served`, the same shape as that answers; where nothing is served, only what
+    fits without doubt and meets all objectives does.
     """
     variant = eight_bit_on_load(precision.request.profile, precision.version)
     if variant is None:
         return None
     search = precision.search_of(variant)
-    best = (
-        search.best(single_node=True, beat=None if served is None else served.key) if search.options else None
-    )
+    beat = _ALL_MET if served is None else served.key
+    best = search.best(single_node=True, beat=beat) if search.options else None
     if best is not None or served is None:
         return best
     same = [option for option in search.options if option.candidate == served.option.candidate]

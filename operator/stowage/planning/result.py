@@ -16,6 +16,7 @@ from stowage.api.refusal import Refusal
 from stowage.api.v1alpha1 import LLMDeploymentSpec
 from stowage.hardware.resources import Resources
 from stowage.hardware.taints import Toleration
+from stowage.memory.calibration import UNCALIBRATED, Calibration
 from stowage.memory.engine_version import EngineVersion, engine_version
 from stowage.memory.ledger import Ledger
 from stowage.model.profile import ModelProfile
@@ -76,7 +77,7 @@ class Plan:
     nodes cannot be served yet. `model_source` is set where an allowed checkpoint is served in place of the spec's,
     and `lossy` names what is lossy. `forecast` is what `traffic` sees from one replica. Costs are those of all
     `replicas`, in `cost_unit` (a currency, or GPU-hours where the GPU has no price); `shortfall` holds a sentence
-    for each objective that is not met.
+    for each objective that is not met. `calibrated` names the measured start-ups that the ledger was corrected by.
     """
 
     engine_version: str
@@ -108,6 +109,7 @@ class Plan:
     cost_unit: str = GPU_HOURS
     default_price: bool = False
     shortfall: tuple[str, ...] = ()
+    calibrated: str | None = None
 
     @property
     def data_parallel_size(self) -> int:
@@ -191,7 +193,8 @@ class PlanRequest:
     checkpoints that spec.precision.alternatives allows; `passed` and `failed` hold digests or accuracy keys of
     lossy plans whose check has ended. A plan `in_force` is kept as long as it fits. With `thorough` every candidate
     is judged in full, which changes what is explained and never what is chosen. `estimator` makes the forecast that
-    is shown (None: the roofline); the search itself always takes the roofline's closed form.
+    is shown (None: the roofline); the search itself always takes the roofline's closed form. `calibration` is what
+    measured start-ups taught about memory.
     """
 
     spec: LLMDeploymentSpec
@@ -205,6 +208,7 @@ class PlanRequest:
     in_force: Plan | None = None
     estimator: Estimator | None = None
     thorough: bool = False
+    calibration: Calibration = UNCALIBRATED
 
     def engine(self) -> EngineVersion | Refusal:
         """Look up the memory model of the engine version that is asked for.

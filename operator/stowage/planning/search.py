@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
 
-from stowage.planning.bounds import bound, quick_bound
+from stowage.planning.bounds import bound, is_beaten, quick_bound
 from stowage.planning.fit import Fit, Misfit
 from stowage.planning.judge import Judge, Key, Score
 from stowage.planning.option import Option
@@ -39,6 +39,16 @@ class Search:
             tight += [found] if found is not None else []
         return tight[0] if tight else None
 
+    def next_best(self, first: Score, without: frozenset[int]) -> Score | None:
+        """Find the best score at the target of `first` that meets the objectives, on none of these options (ids).
+
+        It spans nodes only where `first` does, and fits as surely; None where there is none.
+        """
+        tight, single_node = float(first.fit.is_tight), first.option.candidate.nodes == 1
+        beat = (tight, 0.0, float("inf"))
+        found = self._best_at(first.target, single_node=single_node, beat=beat, without=without)
+        return found if found is not None and found.key < beat else None
+
     def score(self, option: Option, target: Target) -> Score | Misfit:
         """Judge an option, or recall it."""
         found = self._scored(option, target, None)
@@ -56,13 +66,17 @@ class Search:
             self._bounds[id(option)] = bound(self.judge, option)
         return self._bounds[id(option)]
 
-    def _best_at(self, target: Target, *, single_node: bool, beat: Key | None) -> Score | None:
+    def _best_at(
+        self, target: Target, *, single_node: bool, beat: Key | None, without: frozenset[int] = frozenset()
+    ) -> Score | None:
         """Judge options in the order of their bounds, which are made sharper as they come to the front."""
         best: Score | None = None
         heap = [
             (self._quick_bound(option), False, place)
             for place, option in enumerate(self.options)
-            if option.nowhere is None and not (single_node and option.candidate.nodes > 1)
+            if option.nowhere is None
+            and id(option) not in without
+            and not (single_node and option.candidate.nodes > 1)
         ]
         heapify(heap)
         while heap:
@@ -88,6 +102,8 @@ class Search:
     def _scored(self, option: Option, target: Target, beat: Key | None) -> Score | Misfit | None:
         key = (id(option), target)
         if key not in self.scores:
+            if beat is not None and is_beaten(self.judge, option, target, beat):
+                return None
             found = self.judge.score(option, target, beat)
             if found is None:
                 return None

@@ -13,7 +13,12 @@ from stowage.planning.result import Plan, PlanRequest
 
 def speed_notes(request: PlanRequest, demand: Demand, plan: Plan) -> tuple[str, ...]:
     """Collect what to know about speed and cost."""
-    return (*plan.shortfall, *_load_notes(request, demand, plan), *_price_notes(request, plan))
+    return (
+        *plan.shortfall,
+        *_queue_notes(plan),
+        *_load_notes(request, demand, plan),
+        *_price_notes(request, plan),
+    )
 
 
 def shortfall_sentences(judge: Judge, score: Score, forecast: Forecast | None) -> tuple[str, ...]:
@@ -58,6 +63,15 @@ def money(amount: float, unit: str) -> str:
     """Write an amount with its unit: three significant figures, never in scientific notation."""
     digits = 2 if amount >= 0.1 else 4
     return f"{amount:,.{digits}f} {unit}"
+
+
+def _queue_notes(plan: Plan) -> Iterator[str]:
+    """Say that requests wait for room in the KV cache, which no other figure of a plan tells."""
+    if plan.forecast is not None and plan.forecast.kv_queue is not None:
+        yield (
+            f"{plan.forecast.kv_queue.sentence} More or larger GPUs in a replica, more replicas or a KV cache in "
+            "8 bits would let more of them run."
+        )
 
 
 def _load_notes(request: PlanRequest, demand: Demand, plan: Plan) -> Iterator[str]:

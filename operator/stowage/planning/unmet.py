@@ -6,11 +6,8 @@ to refuse: the plan says so instead.
 
 from __future__ import annotations
 
-from typing import Final
-
 from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
-from stowage.performance.capacity import floor
 from stowage.performance.forecast import Forecast
 from stowage.planning.bounds import ideal_settings
 from stowage.planning.judge import Judge, Score
@@ -18,8 +15,6 @@ from stowage.planning.option import Option
 from stowage.planning.pins import pinned_fields
 from stowage.planning.search import Search
 from stowage.planning.speed_notes import duration
-
-_BOUNDLESS: Final = 10**9
 
 
 def below_floor(search: Search) -> Refusal | None:
@@ -31,9 +26,9 @@ def below_floor(search: Search) -> Refusal | None:
     for name, wanted in (("ttft", asked.ttft_seconds), ("tpot", asked.tpot_seconds)):
         if wanted is None:
             continue
-        found = [(_least(judge, each, name), str(each.candidate)) for each in placed]
-        least, where = min(found)
-        if wanted < least:
+        found = _all_above(judge, placed, name, wanted)
+        if found:
+            least, where = min(found)
             prompt = f" for a prompt of {judge.demand.prompt_tokens:,} tokens" if name == "ttft" else ""
             return Refusal(
                 Reason.OBJECTIVES_BELOW_FLOOR,
@@ -42,6 +37,22 @@ def below_floor(search: Search) -> Refusal | None:
                 f"Ask for more than {duration(least)}, or allow faster GPUs.",
             )
     return None
+
+
+def _all_above(judge: Judge, placed: list[Option], name: str, wanted: float) -> list[tuple[float, str]]:
+    """Give every option's floor with its name; nothing as soon as one is not above what is wanted."""
+    found: list[tuple[float, str]] = []
+    for each in sorted(placed, key=_power):
+        least = _least(judge, each, name)
+        if least <= wanted:
+            return []
+        found.append((least, str(each.candidate)))
+    return found
+
+
+def _power(option: Option) -> float:
+    """Order by what all GPUs read in a second, the most first: the likeliest to be fast enough."""
+    return -option.candidate.group.gpu.memory_bytes_per_second * option.candidate.gpus
 
 
 def _largest(options: list[Option]) -> list[Option]:
@@ -61,8 +72,7 @@ def unmet(judge: Judge, best: Score | None) -> Refusal | None:
 
 
 def _least(judge: Judge, option: Option, name: str) -> float:
-    serving = judge.speed.serving(option.candidate, ideal_settings(judge, option.candidate), _BOUNDLESS)
-    found = floor(serving, judge.demand.closed(1))
+    found = judge.speed.floor(option.candidate, ideal_settings(judge, option.candidate))
     return found.ttft_seconds if name == "ttft" else found.tpot_seconds
 
 

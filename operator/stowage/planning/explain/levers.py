@@ -43,6 +43,7 @@ def lever_question(request: PlanRequest, plan: Plan) -> LeverQuestion | None:
         total_memory_bytes=plan.ledger.total_bytes,
         hourly=request.prices.rank,
         others=usual_gpus(),
+        keeps_kv_bytes=request.spec.engine.kv_cache_memory is not None,
     )
 
 

@@ -5,12 +5,16 @@ Numbers are rounded to what their bands justify. Nothing is computed here that p
 
 from __future__ import annotations
 
+from typing import Literal
+
 from stowage.performance.boundness import Boundness
 from stowage.performance.forecast import Forecast
 from stowage.performance.interval import Interval
 from stowage.performance.traffic import Traffic
 from stowage.planning.result import Plan
 from stowage.planning.speed_notes import duration, money
+
+Phase = Literal["prefill", "decode"]
 
 
 def bound_words(forecast: Forecast) -> str:
@@ -27,6 +31,13 @@ def both_bounds(forecast: Forecast) -> str:
         f"prefill: {_class(prefill)} ({share:.0%} of the time), decode: {_class(decode)} ({1 - share:.0%}); "
         f"{intensity(prefill)} and {intensity(decode)} FLOP/B, ridge {prefill.ridge_flops_per_byte:,.0f}"
     )
+
+
+def phase_words(forecast: Forecast, phase: Phase) -> str:
+    """Say of one phase what bounds it, its share of GPU time, and its intensity, each as in `both_bounds`."""
+    found = forecast.prefill if phase == "prefill" else forecast.decode
+    share = forecast.prefill_share if phase == "prefill" else 1 - forecast.prefill_share
+    return f"{_class(found)}, {share:.0%} of the time, {intensity(found)} FLOP/B"
 
 
 def intensity(phase: Boundness) -> str:
@@ -62,7 +73,7 @@ def cost_words(plan: Plan) -> str:
         return ""
     text = f"{money(plan.cost_per_hour, plan.cost_unit)} per hour"
     if plan.cost_per_million_tokens is not None:
-        text += f", {money(plan.cost_per_million_tokens, plan.cost_unit)} per million output tokens"
+        text += f", {money(plan.cost_per_million_tokens, plan.cost_unit)} per 1M output tokens"
     if plan.replicas > 1:
         text += f" for {plan.replicas} replicas"
     return text + (" (default price)" if plan.default_price else "")

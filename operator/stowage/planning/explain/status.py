@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, Final
 
-from stowage.api.v1alpha1 import PlanBoundness, PlanCost, PlanFigure, PlanForecast
+from stowage.api.v1alpha1 import PlanBetter, PlanBoundness, PlanCost, PlanFigure, PlanForecast
 from stowage.api.v1alpha1.engine import Toggle
 from stowage.api.v1alpha1.hardware import HardwareClass
 from stowage.api.v1alpha1.plan_status import (
@@ -24,6 +24,8 @@ from stowage.performance.boundness import Bound, Boundness
 from stowage.performance.interval import Interval
 from stowage.planning.explain.speed import bound_words, traffic_words
 from stowage.planning.explain.words import gpus_words, grouped, parallel_words, plan_words, summary
+from stowage.planning.gain import gain
+from stowage.planning.placement import growth_words
 from stowage.planning.result import Plan, PlanResult
 
 _MOST_NODES: Final = 8
@@ -49,9 +51,22 @@ def status_plan(result: PlanResult) -> dict[str, Any]:
     beside = {
         "rejections": rejections,
         "contender": None if result.contender is None else plan_words(result.contender),
-        "better": None if result.better is None else plan_words(result.better),
+        "better": better_plan(result.plan, result.better) if result.plan and result.better else None,
     }
     return PlanStatus.model_validate({**dict(shown), **beside}).within_limit().to_dict()
+
+
+def better_plan(old: Plan, new: Plan) -> PlanBetter:
+    """Give the published form of what a new plan would bring over the one in force."""
+    found, growth = gain(old, new), growth_words(new.placement.node_names)
+    return PlanBetter(
+        plan=plan_words(new) + (f"; {growth}" if growth else ""),
+        brings=found.words,
+        cost_percent=found.cost_percent,
+        ttft_percent=found.ttft_percent,
+        tpot_percent=found.tpot_percent,
+        throughput_percent=found.throughput_percent,
+    )
 
 
 def _status_of(plan: Plan, words: str) -> PlanStatus:
@@ -90,6 +105,7 @@ def _status_of(plan: Plan, words: str) -> PlanStatus:
         kv_cache_memory_bytes=settings.kv_cache_memory_bytes,
         enforce_eager=settings.enforce_eager,
         ledger=_ledger(plan),
+        calibrated=plan.calibrated,
         kv_tokens=plan.ledger.kv_tokens,
         max_concurrency=plan.concurrency_served if stated else int(plan.ledger.max_concurrency),
         attention_backend=plan.attention_backend,

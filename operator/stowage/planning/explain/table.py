@@ -7,13 +7,13 @@ printed can be pasted into a ticket.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from textwrap import wrap
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from stowage.memory.ledger import Ledger
 from stowage.performance.levers.effect import Lever, LeverVerdict
 from stowage.planning.explain.levers import plan_levers
+from stowage.planning.explain.lines import INDENT, Row, bullet, row, wrapped_rows
 from stowage.planning.explain.speed import (
     answered_words,
     both_bounds,
@@ -28,10 +28,13 @@ from stowage.planning.speed_notes import duration, money
 
 _GIB: Final = 2**30
 _BAR_WIDTH: Final = 40
-_LINE_WIDTH: Final = 118
+_WIDEST: Final = 118
+_NARROW: Final = 100
 _MOST_LINES: Final = 30
 _MOST_LEVERS: Final = 3
-_INDENT: Final = " " * 11
+_TITLES: Final = ("Would fit", "Notes", "Levers", "Fits too", "Rejected")
+"""Sections by how much they are missed."""
+
 _CUT: Final = ("Fits too", "Rejected")
 _CUT_LINES: Final = 2
 _SAID_ABOVE: Final = "Costs rest on the default price"
@@ -41,31 +44,55 @@ Sections = dict[str, list[list[str]]]
 """Items of each section by its title, every item already wrapped."""
 
 
-def plan_table(request: PlanRequest, result: PlanResult, levers: Sequence[Lever] | None = None) -> str:
+def plan_table(
+    request: PlanRequest, result: PlanResult, levers: Sequence[Lever] | None = None, width: int = _WIDEST
+) -> str:
     """Render the result of one request; `levers` None: those of the plan are computed."""
+    head = list(wrapped_rows(head_rows(request, result), width))
+    if result.plan is not None:
+        head += ["", *ledger_bars(result.plan.ledger, brief=width < _NARROW)]
+    sections = _sections(request, result, levers)
+    wrapped = {
+        title: [_item(text, title, width) for text in items] for title, items in sections.items() if items
+    }
+    left_out = 1 if width >= _WIDEST else 2
+    rest = list(_shortened(wrapped, max(0, _MOST_LINES - len(head) - 1 - left_out), width))
+    return "\n".join([*head, *(["", *rest] if rest else [])])
+
+
+def head_rows(request: PlanRequest, result: PlanResult) -> Iterator[Row]:
+    """Give what is said in any case, each with its title: the plan or the refusal, and the plans beside it."""
     profile = request.profile
     commit = f" @ {profile.revision[:12]}" if profile.revision else ""
-    lines = [_row("Model", f"{profile.source}{commit}")]
-    sections: dict[str, Iterable[str]] = {}
+    yield "Model", f"{profile.source}{commit}"
     if result.plan is not None:
-        lines += _chosen(result.plan)
-        sections["Levers"] = _levers(plan_levers(request, result.plan) if levers is None else levers)
-        sections["Notes"] = [note for note in result.plan.notes if not note.startswith(_SAID_ABOVE)]
+        yield from _chosen(result.plan)
     else:
         reason = f"{result.refusal.reason.value}: " if result.refusal is not None else ""
-        lines += _filled("Refused", f"{reason}{summary(result)}")
-        sections["Would fit"] = result.would_fit
-    lines += _beside(result)
-    if result.plan is not None:
-        lines += ["", *ledger_bars(result.plan.ledger)]
-    sections["Fits too"] = (f"{each.candidate}: {each.message}" for each in result.alternatives)
-    sections["Rejected"] = _rejections(result)
-    wrapped = {title: [_item(text, title) for text in items] for title, items in sections.items()}
-    return "\n".join([*lines, "", *_shortened(wrapped, _MOST_LINES - len(lines) - 2)])
+        yield "Refused", f"{reason}{summary(result)}"
+    yield from _beside(result)
 
 
-def ledger_bars(ledger: Ledger) -> Iterator[str]:
-    """Draw where the bytes of one rank go, one bar each."""
+def _sections(
+    request: PlanRequest, result: PlanResult, levers: Sequence[Lever] | None
+) -> dict[str, list[str]]:
+    """Give what is shown as far as there is room: what would help, what to know, what else there is."""
+    found: dict[str, list[str]] = {}
+    if result.plan is None:
+        found["Would fit"] = list(result.would_fit)
+    else:
+        said = result.plan.shortfall
+        found["Levers"] = list(_levers(plan_levers(request, result.plan) if levers is None else levers))
+        found["Notes"] = [
+            note for note in result.plan.notes if note not in said and not note.startswith(_SAID_ABOVE)
+        ]
+    found["Fits too"] = [f"{each.candidate}: {each.message}" for each in result.alternatives]
+    found["Rejected"] = list(_rejections(result))
+    return found
+
+
+def ledger_bars(ledger: Ledger, *, brief: bool = False) -> Iterator[str]:
+    """Draw where the bytes of one rank go, one bar each; `brief`: all that works for the model as one."""
     band = ledger.kv_cache_band
     spread = (
         ""
@@ -73,64 +100,73 @@ def ledger_bars(ledger: Ledger) -> Iterator[str]:
         else f"  ({band.low / _GIB:.2f} to {band.high / _GIB:.2f}: estimates' band)"
     )
     other = ledger.persistent_bytes + ledger.non_torch_bytes + ledger.in_use_before_bytes
+    work = [("activations", ledger.activation_bytes, ""), ("CUDA graphs", ledger.cuda_graph_bytes, "")]
     rows = [
         ("weights", ledger.weights_allocated_bytes, ""),
         ("KV cache", max(0, ledger.kv_cache_bytes), spread),
-        ("activations", ledger.activation_bytes, ""),
-        ("CUDA graphs", ledger.cuda_graph_bytes, ""),
-        ("other", other, ""),
+        *([] if brief else work),
+        ("other", other + (sum(amount for _, amount, _ in work) if brief else 0), ""),
         ("free", max(0, ledger.free_bytes), ""),
     ]
-    use = "what is listed" if ledger.kv_cache_pinned else f"{ledger.budget_bytes / _GIB:.2f}"
-    yield (
-        f"Memory of {ledger.rank}: {ledger.verdict}; {ledger.total_bytes / _GIB:.2f} GiB, of which the engine may use "
-        f"{use}"
-    )
+    budget = f"{ledger.budget_bytes / _GIB:.2f} GiB for the engine"
+    use = "KV cache pinned" if ledger.kv_cache_pinned else budget
+    yield f"Memory of {ledger.rank}: {ledger.verdict}; {ledger.total_bytes / _GIB:.2f} GiB in all, {use}"
     for name, amount, remark in rows:
         bar = "█" * round(_BAR_WIDTH * amount / max(1, ledger.total_bytes))
         yield f"  {name:<12}{amount / _GIB:>8.2f} GiB  {bar}{remark}".rstrip()
 
 
-def speed_rows(plan: Plan) -> Iterator[str]:
-    """Give the lines about speed and cost; none for a plan without a forecast."""
+def speed_rows(plan: Plan) -> Iterator[Row]:
+    """Give the rows about speed and cost; none for a plan without a forecast."""
     found, traffic = plan.forecast, plan.traffic
     if found is not None and traffic is not None:
-        yield _row(
+        yield (
             "Forecast",
             f"TTFT {latency_words(found.ttft_seconds)}, TPOT {latency_words(found.tpot_seconds)}, "
             f"{rate_words(found.output_tokens_per_second)} tokens/s",
         )
-        yield _row(
+        yield (
             "",
             f"per replica at {traffic_words(traffic)}; p{traffic.percentile} TTFT "
             f"{duration(found.ttft_p95_seconds)}, TPOT {duration(found.tpot_p95_seconds)}",
         )
-        yield from _filled("Bound", both_bounds(found))
-        yield _row("Estimate", answered_words(found))
+        yield from (("Shortfall", sentence) for sentence in plan.shortfall)
+        yield "Bound", both_bounds(found)
+        yield "Estimate", answered_words(found)
     if plan.cost_per_hour is not None:
-        yield _row("Cost", cost_words(plan))
+        yield "Cost", cost_words(plan)
 
 
-def _chosen(plan: Plan) -> Iterator[str]:
+def _chosen(plan: Plan) -> Iterator[Row]:
     settings, ledger = plan.settings, plan.ledger
     lossy = f", lossy: {plan.lossy}" if plan.lossy else ""
-    yield _row(
-        "Plan", f"{shape_words(plan)}{_where(plan)}, vLLM {plan.engine_version}, {plan.precision}{lossy}"
+    replicas = f"{plan.replicas} replicas of " if plan.replicas > 1 else ""
+    yield (
+        "Plan",
+        f"{replicas}{shape_words(plan)}{_where(plan)}, vLLM {plan.engine_version}, {plan.precision}{lossy}",
     )
-    yield _row(
+    yield (
         "Serves",
         f"{settings.max_model_len:,} tokens of context; {plan.concurrency_served:,} requests of "
-        f"{plan.request_tokens:,} tokens at once; {ledger.kv_tokens:,} tokens of KV cache",
+        f"{plan.request_tokens:,} tokens at once; {ledger.kv_tokens:,} tokens of KV cache{_of_what(plan)}",
     )
     batch = f"max_num_seqs {settings.max_num_seqs}, max_num_batched_tokens {settings.max_num_batched_tokens}"
     utilization = settings.gpu_memory_utilization
     share = "" if utilization is None else f"gpu_memory_utilization {utilization:g}, "
     backend = f", {plan.attention_backend}" if plan.attention_backend else ""
-    yield _row("Settings", f"{share}{batch}{', enforce_eager' if settings.enforce_eager else ''}{backend}")
-    yield _row("Placement", f"{plan.placement.kind}: {plan.placement.evidence}")
+    yield "Settings", f"{share}{batch}{', enforce_eager' if settings.enforce_eager else ''}{backend}"
+    yield "Placement", f"{plan.placement.kind}: {plan.placement.evidence}"
     if ledger.caution:
-        yield from _filled("Verdict", f"{ledger.verdict}: {ledger.caution}")
+        yield "Verdict", f"{ledger.verdict}: {ledger.caution}"
     yield from speed_rows(plan)
+
+
+def _of_what(plan: Plan) -> str:
+    """Say what the KV cache is of, where a replica is not all or not one."""
+    data = plan.settings.data_parallel_size
+    if data > 1:
+        return f" on each of {data} data-parallel ranks"
+    return " per replica" if plan.replicas > 1 else ""
 
 
 def _where(plan: Plan) -> str:
@@ -141,17 +177,21 @@ def _where(plan: Plan) -> str:
     return f" on {places[0]}" + (f" and {more} more place{'s' if more > 1 else ''}" if more else "")
 
 
-def _beside(result: PlanResult) -> Iterator[str]:
+def _beside(result: PlanResult) -> Iterator[Row]:
     """Name the plans beside the one that is taken."""
-    rows = (("Contender", result.contender), ("Better", result.better), ("Multi-node", result.multi_node))
-    for title, plan in rows:
+    rows = (
+        ("Contender", result.contender, "; served once its accuracy check has passed"),
+        ("Better", result.better, ""),
+        ("Multi-node", result.multi_node, "; planned, but not served by this version"),
+    )
+    for title, plan, means in rows:
         if plan is not None:
-            hourly = (
+            money_words = (
                 ""
                 if plan.cost_per_hour is None
                 else f", {money(plan.cost_per_hour, plan.cost_unit)} per hour"
             )
-            yield from _filled(title, f"{plan_words(plan)}{hourly}")
+            yield title, f"{plan_words(plan)}{money_words}{means}"
 
 
 def _levers(found: Sequence[Lever]) -> Iterator[str]:
@@ -174,61 +214,42 @@ def _rejections(result: PlanResult) -> Iterator[str]:
         yield f"{reason}{often} {example}"
 
 
-def _item(text: str, title: str) -> list[str]:
+def _item(text: str, title: str, width: int) -> list[str]:
     """Wrap an item; what was not taken is cut after two lines, since there is more of it than of anything else."""
-    lines = wrap(
-        f"- {text}",
-        _LINE_WIDTH,
-        initial_indent=_INDENT,
-        subsequent_indent=f"{_INDENT}  ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    lines = bullet(text, width, INDENT)
     if title not in _CUT or len(lines) <= _CUT_LINES:
         return lines
     return [*lines[: _CUT_LINES - 1], f"{lines[_CUT_LINES - 1]} …"]
 
 
-def _shortened(sections: Sections, room: int) -> Iterator[str]:
+def _shortened(sections: Sections, room: int, width: int) -> Iterator[str]:
     """Leave out items of the longest sections until all have room, and say how many were left out.
 
     Sections are in order of weight and lose their last items; notes become more specific and lose their first.
     """
     titles = [title for title, items in sections.items() if items]
     kept = {title: list(sections[title]) for title in titles}
-    while sum(_lines(items) for items in kept.values()) > room:
-        longest = max(
-            titles, key=lambda title: (len(kept[title]) > 1, _weight(title, kept), titles.index(title))
-        )
+    while sum(map(_lines, kept.values())) > room:
+        filled = [title for title in titles if kept[title]]
+        longest = max(filled, key=lambda title: _expendable(title, kept[title]))
         kept[longest].pop(0 if longest == "Notes" else -1)
     for title in titles:
         for place, line in enumerate(line for item in kept[title] for line in item):
-            yield _row(title, line.removeprefix(_INDENT)) if place == 0 else line
+            yield row(title, line.removeprefix(INDENT)) if place == 0 else line
     left = {title: len(sections[title]) - len(kept[title]) for title in titles}
     counts = [f"{count} under {title}" for title, count in left.items() if count]
     if counts:
-        yield _row("", f"({', '.join(counts)} are left out; stowage explain shows them)")
+        yield from wrapped_rows([("", f"(left out: {', '.join(counts)}; see stowage explain)")], width)
 
 
-def _weight(title: str, kept: Sections) -> int:
-    """Weigh a section by its lines, two fewer where it says what would help."""
-    return _lines(kept[title]) - (2 if title in ("Levers", "Would fit") else 0)
+def _expendable(title: str, items: list[list[str]]) -> tuple[int, int, int]:
+    """Say how easily a section does without an item: long ones first, two lines less where it says what would help.
+
+    The last item of each goes only when nothing else is left, the most telling last.
+    """
+    lines = _lines(items) - (2 if title in ("Levers", "Would fit") else 0)
+    return len(items) > 1, lines if len(items) > 1 else 0, _TITLES.index(title)
 
 
 def _lines(items: list[list[str]]) -> int:
     return sum(map(len, items))
-
-
-def _row(name: str, text: str) -> str:
-    return f"{name:<10} {text}"
-
-
-def _filled(name: str, text: str) -> list[str]:
-    return wrap(
-        text,
-        _LINE_WIDTH,
-        initial_indent=f"{name:<10} ",
-        subsequent_indent=_INDENT,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )

@@ -1,0 +1,64 @@
+"""Bounds of the search: no score that is made without them is below any of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from stowage.api.refusal import Refusal
+from stowage.planning.bounds import bound, is_beaten, quick_bound
+from stowage.planning.gpu_search import planning_of
+from stowage.planning.groups import gpu_groups
+from stowage.planning.judge import Score
+from stowage.planning.lossy import Variant, eight_bit_on_load
+from stowage.planning.plan import PlanRequest
+from tests.planning.builders import inventory_of, llama_1b, llama_8b, llama_70b, spec_of
+from tests.planning.test_oracle import nodes, wishes
+from tests.planning.test_shapes import mixtral
+
+PROFILES = {"1B": llama_1b, "8B": llama_8b, "70B": llama_70b, "mixture": mixtral}
+LIMITS = st.sampled_from(
+    [
+        {},
+        {},
+        {"maxNumSeqs": 4},
+        {"maxNumBatchedTokens": 1024},
+        {"maxNumSeqs": 64, "maxNumBatchedTokens": 4096},
+    ]
+)
+LENGTHS = st.sampled_from(
+    [{}, {"promptTokens": {"mean": 200}, "outputTokens": {"mean": 20}},
+     {"promptTokens": {"mean": 6000}, "outputTokens": {"mean": 40}},
+     {"promptTokens": {"mean": 300}, "outputTokens": {"mean": 1500}}]
+)  # fmt: skip
+
+
+@settings(max_examples=30, deadline=None)
+@given(nodes(), wishes(), st.sampled_from(sorted(PROFILES)), LIMITS, LENGTHS, st.booleans())
+def test_no_score_is_below_a_bound(
+    cluster: list[dict[str, Any]],
+    wish: dict[str, Any],
+    name: str,
+    limits: dict[str, int],
+    lengths: dict[str, Any],
+    eight_bit: bool,
+) -> None:
+    assume(wish["workload"].get("concurrencyPerReplica", 0) <= limits.get("maxNumSeqs", 40))
+    profile = PROFILES[name]()
+    wish = {**wish, "workload": {**wish["workload"], **lengths}, "engine": limits}
+    inventory, request = inventory_of(cluster), PlanRequest(spec_of(**wish), profile, 2)
+    planning = planning_of(request, inventory)
+    assert not isinstance(planning, Refusal)
+    variant = eight_bit_on_load(profile, planning.version) if eight_bit else Variant(profile)
+    assert variant is not None
+    search = planning.search(variant, gpu_groups(inventory, request.spec))
+    for target in (planning.aims[0], planning.aims[-1]):
+        for option in search.options:
+            score = search.judge.score(option, target) if option.nowhere is None else None
+            if not isinstance(score, Score):
+                continue
+            assert quick_bound(search.judge, option) <= score.key
+            assert bound(search.judge, option) <= score.key
+            assert not is_beaten(search.judge, option, target, score.key)
