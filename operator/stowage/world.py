@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 from stowage.api.refusal import Refusal
 from stowage.hardware.inventory import Inventory
+from stowage.memory.calibration import UNCALIBRATED, Calibration
 from stowage.planning.prices import Prices, default_prices
 from stowage_runtime.contract import CheckpointSummary, RuntimeReport
 
@@ -129,6 +130,8 @@ class World:
     the unbound demand of every other LLMDeployment already taken off. `ahead` names older LLMDeployments that still
     wait for their first verdict. `ended_pod` is the newest server pod that its node rejected or evicted. `taken` says,
     for names that a foreign object holds, whose they are; `refused` why the API server refused what was last applied.
+    `calibration` is what the start-ups in the cluster taught about memory. With `review` it is time to see whether a
+    plan in force has become worse than a new one would be.
     """
 
     key: Key
@@ -144,6 +147,8 @@ class World:
     taken: Mapping[ObjectRef, str] = field(default_factory=dict)
     refused: str | None = None
     ended_pod: Mapping[str, Any] | None = None
+    calibration: Calibration = UNCALIBRATED
+    review: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +167,7 @@ class Outcome:
 
     Before the first apply of a name the shell makes sure that nobody else holds it; when one does, none of `apply`
     is carried out and the next World says so in `taken`. `status` is the whole status. `planned` tells the shell that
-    this key has had its verdict, so that younger ones may go on.
+    this key has had its verdict, so that younger ones may go on, `reviewed` that a review that was due has been made.
     """
 
     apply: tuple[Mapping[str, Any], ...] = ()
@@ -171,4 +176,5 @@ class Outcome:
     events: tuple[EventIntent, ...] = ()
     resolve: ModelQuery | None = None
     planned: bool = False
+    reviewed: bool = False
     requeue_after: timedelta | None = None

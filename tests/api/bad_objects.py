@@ -92,6 +92,8 @@ BAD_OBJECTS = [
         "spec.model.source",
         "512",
     ),
+    bad("a replan of two words", {"replan": "once more"}, "spec.replan", "must be one word of letters"),
+    bad("a replan of more than 63 characters", {"replan": "a" * 64}, "spec.replan", "63"),
     bad(
         "a revision for a volume",
         {"model": {"source": "pvc://claim/model", "revision": "main"}},

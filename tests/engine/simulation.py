@@ -15,6 +15,7 @@ from stowage.engine import reconcile
 from stowage.engine.record import read_in_force
 from stowage.hardware.inventory import build_inventory, pod_usage
 from stowage.hardware.node import node_facts
+from stowage.memory.calibration import UNCALIBRATED, Calibration
 from stowage.planning.placement import place_replicas
 from stowage.world import (
     EngineOptions,
@@ -116,6 +117,8 @@ class Simulation:
     taken: dict[ObjectRef, str] = field(default_factory=dict)
     refused: str | None = None
     ended_pod: dict[str, Any] | None = None
+    review: bool = False
+    calibration: Calibration = UNCALIBRATED
     installed_kinds: frozenset[str] = frozenset()
     children: dict[ObjectRef, dict[str, Any]] = field(default_factory=dict)
     pods: list[dict[str, Any]] = field(default_factory=list)
@@ -159,6 +162,8 @@ class Simulation:
             taken=dict(self.taken),
             refused=self.refused,
             ended_pod=copy.deepcopy(self.ended_pod),
+            calibration=self.calibration,
+            review=self.review,
         )
 
     def edit(self, **spec: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
@@ -14,8 +15,11 @@ from stowage.engine.room import released_room
 from stowage.engine.situation import read_situation
 from stowage.hardware.inventory import pod_usage, release
 from stowage.planning.placement import place_replicas
+from stowage.render import names
 from stowage.render.pod_template import template_hash
 from tests.engine.simulation import Simulation, gpu_node
+from tests.engine.test_start_ups import learnt
+from tests.engine.test_start_ups import report as report_start
 
 EDITS: list[dict[str, Any]] = [
     {"replicas": 0},
@@ -36,7 +40,19 @@ EDITS: list[dict[str, Any]] = [
     {"workload": {}},
 ]
 
-ACTION_NAMES = ("run", "not ready", "cordon", "node gone", "node back", "status lost", "upgrade", "report")
+ACTION_NAMES = (
+    "run",
+    "not ready",
+    "cordon",
+    "node gone",
+    "node back",
+    "status lost",
+    "upgrade",
+    "report",
+    "measured",
+    "review",
+    "larger node",
+)
 
 node_counts = st.lists(st.integers(0, 4), min_size=1, max_size=3)
 histories = st.lists(
@@ -67,6 +83,23 @@ def report(sim: Simulation) -> None:
         sim.report()
 
 
+def measured(sim: Simulation) -> None:
+    """All agents report a whole start, and what was measured before teaches the next plan."""
+    if sim.deployment() is not None:
+        report_start(sim, more_gib=0.1 * len(sim.nodes))
+        sim.calibration = learnt(sim)
+
+
+def review(sim: Simulation) -> None:
+    """From now on a review is due all the time."""
+    sim.review = True
+
+
+def larger_node(sim: Simulation) -> None:
+    if len(sim.nodes) < 5:
+        sim.nodes.append(gpu_node(f"h100-{len(sim.nodes)}", 2, "NVIDIA-H100-80GB-HBM3", 81559, "9.0"))
+
+
 ACTIONS: dict[str, Callable[[Simulation], Any]] = {
     "run": lambda sim: sim.run_placeable_pods(ready=True),
     "not ready": lambda sim: sim.run_placeable_pods(ready=False),
@@ -76,6 +109,9 @@ ACTIONS: dict[str, Callable[[Simulation], Any]] = {
     "status lost": lambda sim: sim.resource.pop("status", None),
     "upgrade": lambda sim: sim.upgrade(f"9.9.{sim.created}"),
     "report": report,
+    "measured": measured,
+    "review": review,
+    "larger node": larger_node,
 }
 
 
@@ -140,6 +176,27 @@ def test_no_replica_is_asked_for_that_neither_runs_nor_has_a_place(
     beside = place_replicas(record.plan, release(world.inventory, older), 100)
     anew = place_replicas(record.plan, released_room(situation), 100)
     assert deployment["spec"]["replicas"] <= max(len(anew), len(current) + len(beside))
+
+
+@settings(budget, max_examples=15)
+@given(node_counts, histories)
+def test_a_review_changes_nothing_that_runs(counts: list[int], history: list[dict[str, Any] | str]) -> None:
+    sim = play(counts, history)
+    sim.settle()
+    larger_node(sim)
+    twin = copy.deepcopy(sim)
+    sim.review, twin.review = True, False
+    sim.settle()
+    twin.settle()
+    assert [running(each) for each in (sim, twin)] == [running(twin)] * 2
+
+
+def running(sim: Simulation) -> Any:
+    """What the live Deployment runs, and what it is remembered to be made from."""
+    deployment = sim.deployment()
+    if deployment is None:
+        return None
+    return deployment["spec"], deployment["metadata"]["annotations"][names.IN_FORCE_ANNOTATION]
 
 
 @budget

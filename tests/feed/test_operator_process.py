@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import secrets
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ import pytest
 from e2e.controlplane.cluster import Cluster
 from e2e.controlplane.control_plane import ControlPlane
 from e2e.controlplane.fixtures import Kubectl
+from stowage.api.conditions import rfc3339
 from tests.e2e.waiting import wait_until
+from tests.feed.fake_agent import GIB, fake_agent, start_of
 from tests.feed.operator_child import Operator, start_operator, wait_at_work
 from tests.feed.pod_monitors import PodMonitors
 from tests.feed.shipped_files import CRD, CRD_NAME
@@ -76,8 +80,37 @@ def gpu_node(cluster: Cluster, namespace: str) -> Iterator[str]:
     cluster.kubectl("delete", "node", name, "--wait=false")
 
 
-def _ready() -> dict[str, str]:
-    moment = "2026-01-01T00:00:00Z"
+@contextlib.contextmanager
+def small_node(cluster: Cluster, namespace: str) -> Iterator[str]:
+    """A node with one L4 joins, and goes in the end."""
+    raw = node(f"small-{namespace}", gpus=1)
+    del raw["metadata"]["uid"], raw["metadata"]["resourceVersion"]
+    raw["metadata"]["labels"] |= {
+        "test": namespace,
+        "nvidia.com/gpu.product": "NVIDIA-L4",
+        "nvidia.com/gpu.memory": "23034",
+        "nvidia.com/gpu.count": "1",
+        "nvidia.com/gpu.compute.major": "8",
+        "nvidia.com/gpu.compute.minor": "9",
+    }
+    cluster.kubectl("apply", "-f", "-", input_text=json.dumps(raw))
+    status = {"status": {**raw["status"], "conditions": [_ready()]}}
+    name = raw["metadata"]["name"]
+    cluster.kubectl("patch", "node", name, "--subresource=status", "--type=merge", "-p", json.dumps(status))
+    try:
+        yield name
+    finally:
+        cluster.kubectl("delete", "node", name, "--wait=false")
+
+
+def _beat(cluster: Cluster, *nodes: str) -> None:
+    """Nobody renews these nodes: without a sign of life the control plane takes them for lost within a minute."""
+    for name in nodes:
+        patch = json.dumps({"status": {"conditions": [_ready(rfc3339(datetime.now(UTC)))]}})
+        cluster.kubectl("patch", "node", name, "--subresource=status", "--type=strategic", "-p", patch)
+
+
+def _ready(moment: str = "2026-01-01T00:00:00Z") -> dict[str, str]:
     times = {"lastHeartbeatTime": moment, "lastTransitionTime": moment}
     return {"type": "Ready", "status": "True", "reason": "Simulated", "message": "simulated", **times}
 
@@ -228,6 +261,115 @@ def test_it_converges_then_writes_nothing_puts_back_and_survives_a_crash(
     wait_until(lambda: exists(kubectl, namespace, "pdb/tiny"), "the PodDisruptionBudget is put back")
     assert cluster.get("deployment", "tiny", "-n", namespace)["metadata"]["uid"] == uid
     assert cluster.get("deployment", "tiny", "-n", namespace)["metadata"]["generation"] == 1
+
+
+def test_a_better_plan_is_shown_and_told_once_and_taken_when_it_is_asked_for(
+    start: Start, cluster: Cluster, kubectl: Kubectl, namespace: str, gpu_node: str
+) -> None:
+    make_model(cluster, namespace)
+    make_llm(cluster, namespace)
+    operator = start(f"--namespaces={namespace}", "--resync-interval=2")
+    wait_at_work(operator)
+    wait_until(lambda: exists(kubectl, namespace, "deployment/tiny"), "served")
+    before = cluster.get("deployment", "tiny", "-n", namespace)["spec"]
+
+    with small_node(cluster, namespace) as small:
+        wait_until(lambda: _better(cluster, namespace) is not None, "the better plan is shown")
+        shown = _better(cluster, namespace)
+        assert shown is not None
+        assert shown["plan"].startswith("1x NVIDIA-L4")
+        wait_until(lambda: _told(cluster, namespace) == 1, "an event")
+        _beat(cluster, gpu_node, small)
+        wait_until(lambda: _is_quiet(operator), "no more writes, though it is looked at every two seconds")
+        assert cluster.get("deployment", "tiny", "-n", namespace)["spec"] == before
+
+        operator.stop()
+        _beat(cluster, gpu_node, small)
+        again = start(f"--namespaces={namespace}", "--resync-interval=2")
+        wait_at_work(again)
+        _beat(cluster, gpu_node, small)
+        wait_until(lambda: _is_quiet(again), "no writes after a restart either")
+        assert _better(cluster, namespace) == shown
+        assert _told(cluster, namespace) == 1
+
+        patch = json.dumps({"spec": {"replan": shown["replan"]}})
+        kubectl("patch", "llmd/tiny", "-n", namespace, "--type=merge", "-p", patch)
+        wait_until(lambda: _gpus(cluster, namespace) == "1x NVIDIA-L4", "the better plan is taken")
+        assert _better(cluster, namespace) is None
+
+
+def _better(cluster: Cluster, namespace: str) -> dict[str, Any] | None:
+    plan = (cluster.get("llmd", "tiny", "-n", namespace).get("status") or {}).get("plan") or {}
+    found: dict[str, Any] | None = plan.get("better")
+    return found
+
+
+def _gpus(cluster: Cluster, namespace: str) -> str:
+    return str(cluster.get("llmd", "tiny", "-n", namespace)["status"]["plan"].get("gpus"))
+
+
+def _told(cluster: Cluster, namespace: str) -> int:
+    events = cluster.get("events.events.k8s.io", "-n", namespace)["items"]
+    return sum(event["reason"] == "BetterPlanFound" for event in events)
+
+
+def test_what_a_start_measured_outlives_the_pod_and_the_operator_and_teaches_others(
+    start: Start, cluster: Cluster, kubectl: Kubectl, namespace: str, gpu_node: str
+) -> None:
+    make_model(cluster, namespace)
+    pins: dict[str, Any] = {"engine": {"maxNumSeqs": 16, "maxNumBatchedTokens": 2048}}
+    make_llm(cluster, namespace, **pins)
+    flags = (f"--namespaces={namespace}", "--scrape-interval=0.5", "--start-scrape-interval=0.5")
+    operator = start(*flags)
+    wait_at_work(operator)
+    wait_until(lambda: _pod_on(cluster, namespace, gpu_node), "the scheduler")
+    live = cluster.get("deployment", "tiny", "-n", namespace)
+    with fake_agent(start_of(live, GIB // 4)) as address:
+        _run_pod(cluster, namespace, _pod_on(cluster, namespace, gpu_node), address)
+        wait_until(lambda: _start_ups(cluster, namespace), "what was measured is written down")
+        _beat(cluster, gpu_node)
+        wait_until(lambda: _is_quiet(operator), "no more writes")
+    (measured,) = _start_ups(cluster, namespace)
+    assert cluster.get("deployment", "tiny", "-n", namespace)["spec"] == live["spec"]
+    operator.stop()
+
+    _beat(cluster, gpu_node)
+    again = start(*flags)
+    wait_at_work(again)
+    make_llm(cluster, namespace, "other", **pins)
+    wait_until(lambda: condition(cluster, namespace, "Planned", "other") == ("True", "Fits"), "planned")
+    plan = cluster.get("llmd", "other", "-n", namespace)["status"]["plan"]
+    product = "NVIDIA-H100-80GB-HBM3"
+    assert plan["calibrated"] == f"1 start-up of LlamaForCausalLM on {product} (tp1) with vLLM 0.32"
+    assert _start_ups(cluster, namespace) == [measured]
+
+
+def _start_ups(cluster: Cluster, namespace: str) -> list[Any]:
+    annotations = cluster.get("deployment", "tiny", "-n", namespace)["metadata"]["annotations"]
+    found: list[Any] = json.loads(annotations.get("stowage.dev/start-ups", "[]"))
+    return found
+
+
+def _pod_on(cluster: Cluster, namespace: str, node_name: str) -> str:
+    pods = cluster.get("pods", "-n", namespace, "-l", "stowage.dev/name=tiny")["items"]
+    bound = [pod["metadata"]["name"] for pod in pods if pod["spec"].get("nodeName") == node_name]
+    return bound[0] if bound else ""
+
+
+def _run_pod(cluster: Cluster, namespace: str, name: str, address: str) -> None:
+    """What a kubelet would say of a pod that serves."""
+    engine = {"name": "engine", "ready": True, "restartCount": 0, "image": "vllm", "imageID": ""}
+    status = {
+        "phase": "Running",
+        "podIP": address,
+        "podIPs": [{"ip": address}],
+        "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": "2026-01-01T00:00:00Z"}],
+        "containerStatuses": [{**engine, "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}}],
+    }
+    patch = json.dumps({"status": status})
+    cluster.kubectl(
+        "patch", "pod", name, "-n", namespace, "--subresource=status", "--type=merge", "-p", patch
+    )
 
 
 def _is_quiet(operator: Operator) -> bool:

@@ -34,6 +34,7 @@ class Reason(StrEnum):
     AS_EXPECTED = "AsExpected"
     SERVING = "Serving"
     READY_FOR_NEW_SCALE = "ReadyForNewScale"
+    BETTER_PLAN_FOUND = "BetterPlanFound"
     SCALED_EXTERNALLY = "ScaledExternally"
     SCALED_TO_ZERO = "ScaledToZero"
     PLAN_ONLY = "PlanOnly"

@@ -16,6 +16,7 @@ from stowage.engine.inputs import plan_inputs
 from stowage.engine.model_step import ModelStep, resolve_model
 from stowage.engine.plan_step import PlanStep, keep_plan, make_plan, plan_in_force_fits
 from stowage.engine.record import InForce
+from stowage.engine.review import Review, review, with_better
 from stowage.engine.situation import Situation
 from stowage.engine.target import make_target
 from stowage.engine.verdict import Verdict
@@ -28,7 +29,8 @@ class Decision:
 
     `target` is what the replicas are made from: the new plan, the plan in force where the new spec cannot be fulfilled,
     or None. `status_plan` is what `status.plan` shows. `query` is the model question that is still open. `accuracy` is
-    None where nothing is known about a lossy plan, so that what is remembered of one stays as it is.
+    None where nothing is known about a lossy plan, so that what is remembered of one stays as it is. `review` is set
+    where the plan in force stays.
     """
 
     accepted: Verdict
@@ -38,6 +40,7 @@ class Decision:
     query: ModelQuery | None = None
     retry_at: datetime | None = None
     accuracy: AccuracyStep | None = None
+    review: Review | None = None
 
     @property
     def is_final(self) -> bool:
@@ -60,22 +63,36 @@ def decide(situation: Situation, now: datetime) -> Decision:
 def _decide_valid(situation: Situation, spec: LLMDeploymentSpec, now: datetime) -> Decision:
     inputs = plan_inputs(spec)
     if plan_in_force_fits(situation, inputs):
-        return _kept(situation, spec, inputs, now)
-    model = resolve_model(situation, spec, inputs)
+        return _reviewed(situation, spec, _kept(situation, spec, now), now)
+    model = resolve_model(situation, spec)
     if model.profile is None:
         return _unaccepted(situation, model.verdict, model)
     step = make_plan(situation, spec, model.profile, model)
     return _planned(situation, spec, model.verdict, *checked(situation, spec, step, now))
 
 
-def _kept(situation: Situation, spec: LLMDeploymentSpec, inputs: str, now: datetime) -> Decision:
+def _reviewed(situation: Situation, spec: LLMDeploymentSpec, decision: Decision, now: datetime) -> Decision:
+    """Add what is to be seen while the plan in force stays; a lossy one that was promoted just now takes its place."""
+    record = situation.in_force
+    if record is None or decision.target is None or decision.target.plan.digest() != record.plan.digest():
+        return decision
+    found = review(situation, spec, record, now)
+    return replace(
+        decision,
+        review=found,
+        query=decision.query or found.query,
+        status_plan=with_better(decision.status_plan, found.better),
+    )
+
+
+def _kept(situation: Situation, spec: LLMDeploymentSpec, now: datetime) -> Decision:
     """The plan in force stays; a lossy plan that failed its check may have a successor, which is looked for once."""
     valid = Verdict(True, Reason.VALID, f"{spec.model.source} is supported.")
     kept = keep_plan(situation)
     step, accuracy = checked(situation, spec, kept, now)
     if not accuracy.failed or situation.world.ahead:
         return _planned(situation, spec, valid, step, accuracy)
-    model = resolve_model(situation, spec, inputs)
+    model = resolve_model(situation, spec)
     if model.profile is not None:
         known = replace(situation, accuracy=accuracy.record)
         successor = make_plan(known, spec, model.profile, model).contender

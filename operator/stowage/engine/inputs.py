@@ -35,6 +35,11 @@ def plan_inputs(spec: LLMDeploymentSpec) -> str:
     return digest(planned)
 
 
+def model_inputs(spec: LLMDeploymentSpec) -> str:
+    """Digest of the fields that the model which is read depends on: to plan anew is no wish for another commit."""
+    return plan_inputs(spec.model_copy(update={"replan": None}))
+
+
 def rendering_inputs(spec: LLMDeploymentSpec, plan: Plan) -> str:
     """Digest of what a pod template is rendered from, without the operator's own version and settings."""
     document = spec.to_dict()

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
 from stowage.api.v1alpha1 import LLMDeploymentSpec
-from stowage.engine.inputs import plan_inputs
+from stowage.engine.inputs import model_inputs
 from stowage.engine.situation import Situation
 from stowage.engine.verdict import Verdict
 from stowage.model.config_json import read_profile
 from stowage.model.profile import ModelProfile
 from stowage.planning.lossy import LossyOption
 from stowage.render.inspection_pod import inspection_pod_name
-from stowage.world import ModelFailed, ModelQuery, ModelResolved
+from stowage.world import ModelFailed, ModelQuery, ModelResolved, Resolution
 
 _COMMIT = re.compile("[0-9a-f]{40}")
 
@@ -36,9 +36,9 @@ class ModelStep:
     left_out: tuple[str, ...] = ()
 
 
-def model_query(situation: Situation, spec: LLMDeploymentSpec, inputs: str) -> ModelQuery:
+def model_query(situation: Situation, spec: LLMDeploymentSpec) -> ModelQuery:
     """What has to be read. Whatever needs a credential or a volume is read by a pod, not by the operator."""
-    model = spec.model
+    model, inputs = spec.model, model_inputs(spec)
     by_pod = model.config_ref is None and (
         model.token_secret_ref is not None or model.source.startswith("pvc://")
     )
@@ -53,11 +53,11 @@ def model_query(situation: Situation, spec: LLMDeploymentSpec, inputs: str) -> M
     )
 
 
-def resolve_model(situation: Situation, spec: LLMDeploymentSpec, inputs: str) -> ModelStep:
+def resolve_model(situation: Situation, spec: LLMDeploymentSpec) -> ModelStep:
     """Read the shell's answer to our question, or ask it."""
-    query = model_query(situation, spec, inputs)
+    query = model_query(situation, spec)
     resolution = situation.world.resolution
-    state = resolution.state if resolution is not None and resolution.query == query else None
+    state = resolution.state if resolution is not None and _answers(resolution, query) else None
     if isinstance(state, ModelResolved):
         profile = read_profile(state.summary)
         if isinstance(profile, Refusal):
@@ -78,6 +78,15 @@ def resolve_model(situation: Situation, spec: LLMDeploymentSpec, inputs: str) ->
     return ModelStep(Verdict(None, Reason.RESOLVING_MODEL, message), query=query)
 
 
+def _answers(resolution: Resolution, query: ModelQuery) -> bool:
+    """Whether this is the answer: also one to a moving tag that was found to be the commit that is asked for now."""
+    if resolution.query == query:
+        return True
+    same = replace(resolution.query, revision=query.revision) == query
+    state = resolution.state
+    return same and isinstance(state, ModelResolved) and state.summary.revision == query.revision
+
+
 def _options(state: ModelResolved) -> tuple[tuple[LossyOption, ...], tuple[str, ...]]:
     """The checkpoints that may be served instead, and a sentence for each that cannot."""
     options, left_out = [], []
@@ -91,10 +100,10 @@ def _options(state: ModelResolved) -> tuple[tuple[LossyOption, ...], tuple[str, 
 
 
 def _revision(situation: Situation, spec: LLMDeploymentSpec, inputs: str) -> str | None:
-    """The user's revision; the commit in force where the plan has to be made anew for the same inputs."""
+    """The user's revision; the commit in force where the plan has to be made anew for the same wish."""
     record = situation.in_force
     own = record is not None and record.plan.model_source in (None, spec.model.source)
-    if record is not None and own and spec.model.scheme == "hf" and plan_inputs(record.spec) == inputs:
+    if record is not None and own and spec.model.scheme == "hf" and model_inputs(record.spec) == inputs:
         return record.plan.model_revision
     return spec.model.revision
 

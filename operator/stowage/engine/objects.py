@@ -12,8 +12,10 @@ from stowage.engine.accuracy_record import AccuracyRecord
 from stowage.engine.decision import Decision
 from stowage.engine.inputs import recorded_spec
 from stowage.engine.record import InForce
+from stowage.engine.review import about
 from stowage.engine.rollout import Rollout
 from stowage.engine.situation import Situation
+from stowage.engine.start_up_record import start_ups_json
 from stowage.render import names
 from stowage.render.config_map import accuracy_record_map, launch_config_map, launch_config_map_name
 from stowage.render.deployment import deployment, rolling_update
@@ -39,6 +41,7 @@ def serving_objects(
     remembered = _accuracy_record(situation, decision)
     if not remembered.is_empty:
         workload["metadata"]["annotations"][names.ACCURACY_ANNOTATION] = remembered.to_json()
+    workload["metadata"]["annotations"] |= _seen(situation, target, decision)
     objects = [
         launch_config_map(resource, target.launch),
         workload,
@@ -48,6 +51,15 @@ def serving_objects(
     if POD_MONITOR_KIND in situation.world.installed_kinds:
         objects.append(pod_monitor(resource))
     return tuple(objects)
+
+
+def _seen(situation: Situation, target: InForce, decision: Decision) -> dict[str, str]:
+    """What is remembered of start-ups, and of a better plan than the target."""
+    found = decision.review
+    start_ups = situation.start_ups if found is None else found.start_ups
+    better = (situation.better if found is None else found.better).of(about(target.spec, target.plan))
+    annotations = {names.START_UPS_ANNOTATION: start_ups_json(start_ups)} if start_ups else {}
+    return annotations if better.is_empty else {**annotations, names.BETTER_ANNOTATION: better.to_json()}
 
 
 def inspection_objects(

@@ -84,23 +84,31 @@ def make_plan(
         message = f"Waits for the plan of {situation.world.ahead[0]}, which is older."
         return PlanStep(Verdict(None, Reason.RECONCILING, message))
     commit = profile.revision or ""
-    request = PlanRequest(
-        spec=spec,
-        profile=profile,
-        replicas=max(1, situation.replicas),
-        default_engine_version=situation.world.options.default_engine_version,
-        prices=situation.world.options.prices,
-        alternatives=model.alternatives,
-        passed=judged_keys(situation.accuracy, spec, commit, AccuracyVerdict.PASS),
-        failed=judged_keys(situation.accuracy, spec, commit, AccuracyVerdict.FAIL),
-    )
-    result = plan(request, released_room(situation))
+    result = plan(plan_request(situation, spec, profile, model), released_room(situation))
     shown, contender = _with_notes(status_plan(result), model.left_out), _contender(result, spec)
     if result.plan is None:
         refusal = result.refusal or Refusal(Reason.INSUFFICIENT_GPUS, "No candidate fits.")
         return PlanStep(_refused(situation, spec, refusal), None, shown, contender, commit)
     verdict = Verdict(True, Reason.FITS, str(shown.get("summary", "")))
     return PlanStep(verdict, result.plan, shown, contender, commit)
+
+
+def plan_request(
+    situation: Situation, spec: LLMDeploymentSpec, profile: ModelProfile, model: ModelStep
+) -> PlanRequest:
+    """What `plan()` is asked for this LLMDeployment."""
+    commit, options = profile.revision or "", situation.world.options
+    return PlanRequest(
+        spec=spec,
+        profile=profile,
+        replicas=max(1, situation.replicas),
+        default_engine_version=options.default_engine_version,
+        prices=options.prices,
+        alternatives=model.alternatives,
+        passed=judged_keys(situation.accuracy, spec, commit, AccuracyVerdict.PASS),
+        failed=judged_keys(situation.accuracy, spec, commit, AccuracyVerdict.FAIL),
+        calibration=situation.world.calibration,
+    )
 
 
 def _with_notes(shown: Mapping[str, Any], notes: tuple[str, ...]) -> Mapping[str, Any]:

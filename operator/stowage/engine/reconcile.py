@@ -39,13 +39,19 @@ def reconcile(world: World, now: datetime) -> Outcome:
     objects = _objects(situation, decision, target, rollout)
     serving = read_serving(situation, target, rollout, now) if target and rollout else None
     status = compose_status(situation, decision, serving, now)
+    seen = decision.review
     return Outcome(
         apply=objects,
         delete=surplus_objects(situation, objects, decision),
         status=status,
-        events=(*transition_events(world.resource, status), *(accuracy.events if accuracy else ())),
+        events=(
+            *transition_events(world.resource, status),
+            *(accuracy.events if accuracy else ()),
+            *(seen.events if seen else ()),
+        ),
         resolve=decision.query,
         planned=decision.is_final,
+        reviewed=seen is None or seen.done,
         requeue_after=_requeue_after(situation, decision, status, now),
     )
 

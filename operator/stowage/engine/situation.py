@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from stowage.api.conditions import Reason
@@ -11,7 +11,9 @@ from stowage.api.refusal import Refusal
 from stowage.api.support import unsupported_fields
 from stowage.api.v1alpha1 import LLMDeploymentSpec, parse_spec
 from stowage.engine.accuracy_record import AccuracyRecord, read_accuracy_record
+from stowage.engine.better_record import BetterRecord, read_better
 from stowage.engine.record import InForce, read_in_force
+from stowage.engine.start_up_record import StartUp, read_start_ups
 from stowage.render import names
 from stowage.world import ObjectRef, World
 
@@ -26,6 +28,8 @@ class Situation:
     deployment: Mapping[str, Any] | None
     in_force: InForce | None
     accuracy: AccuracyRecord = field(default_factory=AccuracyRecord)
+    better: BetterRecord = field(default_factory=BetterRecord)
+    start_ups: tuple[StartUp, ...] = ()
 
     @property
     def name(self) -> str:
@@ -71,7 +75,14 @@ def read_situation(world: World, resource: Mapping[str, Any]) -> Situation:
         (obj for ref, obj in blank.children("ConfigMap") if names.RECORD_KEY in (obj.get("data") or {})), None
     )
     accuracy = read_accuracy_record(deployment, record)
-    return Situation(world, resource, blank.spec, deployment, read_in_force(deployment), accuracy)
+    return replace(
+        blank,
+        deployment=deployment,
+        in_force=read_in_force(deployment),
+        accuracy=accuracy,
+        better=read_better(deployment),
+        start_ups=read_start_ups(deployment),
+    )
 
 
 def _read_spec(resource: Mapping[str, Any]) -> LLMDeploymentSpec | Refusal:

@@ -107,6 +107,11 @@ class Hub:
         for key in self._knowledge.by_age({*store.all_keys(), *store.owners()}):
             self._tools.queue.add(key)
 
+    def review_all(self) -> None:
+        """Look at every key, and whether a new plan would be better than the one in force."""
+        self._knowledge.reviews.update(self._knowledge.store.all_keys())
+        self.wake_all()
+
     async def work(self) -> None:
         """Process keys until cancelled; an error puts the key back with a back-off."""
         queue = self._tools.queue
@@ -233,6 +238,8 @@ class Hub:
             self._tools.telemetry.show_replicas(key, outcome.status)
         for event in outcome.events:
             self._tools.recorder.record(resource, event)
+        if outcome.reviewed:
+            self._knowledge.reviews.discard(key)
 
     def _next_turn(self, key: Key, outcome: Outcome, applied: Applied) -> float | None:
         waits = []

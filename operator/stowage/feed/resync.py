@@ -1,7 +1,7 @@
 """Lists everything from time to time: fills the cache at the start, prunes what watches failed to report as gone.
 
-After every round each key is looked at again, and the watchdog learns what the watches should have delivered. Optional
-kinds are rediscovered between the rounds too: to ask for them is cheap.
+After every round each key is looked at again and its plan is reviewed, and the watchdog learns what the watches should
+have delivered. Optional kinds are rediscovered between the rounds too: to ask for them is cheap.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class Resync:
         async with self._discovery:
             installed = await installed_kinds(self._client)
             self._use(frozenset([kind for kind in installed if await self._try_optional(kind)]))
-        self._hub.wake_all()
+        self._hub.review_all()
 
     async def rediscover(self) -> None:
         """Begin to use the optional kinds that have appeared, and forget those that are gone; raises ApiError."""

@@ -10,14 +10,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from stowage.engine.start_up_record import calibration_of, start_ups_text
 from stowage.feed.demand import Waiting, keep_places, keep_quota
 from stowage.feed.grants import Grants
 from stowage.feed.resolutions import Resolutions
 from stowage.feed.verdicts import Verdicts
 from stowage.hardware.inventory import Inventory, build_inventory, quota_room
 from stowage.hardware.pools import Pool
-from stowage.kube.kinds import Kind
+from stowage.kube.kinds import DEPLOYMENT, Kind
 from stowage.kube.store import Store
+from stowage.memory.calibration import UNCALIBRATED, Calibration
 from stowage.world import EngineOptions, Key, ObjectRef, PodReport, World
 
 
@@ -26,7 +28,7 @@ class Knowledge:
     """All that Worlds are made of.
 
     `taken` holds per key the names that foreign objects were found to hold, `refused` why the API server refused
-    what was last applied.
+    what was last applied. `reviews` are the keys for which it is time to see whether a new plan would be better.
     """
 
     store: Store
@@ -39,6 +41,8 @@ class Knowledge:
     refused: dict[Key, str] = field(default_factory=dict)
     optional_kinds: frozenset[Kind] = frozenset()
     pools: tuple[Pool, ...] = ()
+    reviews: set[Key] = field(default_factory=set)
+    _learnt: tuple[tuple[str, ...], Calibration] = ((), UNCALIBRATED)
     _room: tuple[int, Inventory] | None = None
     _kept: tuple[Inventory, tuple[Waiting, ...], Inventory] | None = None
 
@@ -58,6 +62,8 @@ class Knowledge:
             taken=self.taken.get(key, {}),
             refused=self.refused.get(key),
             ended_pod=self.store.ended_server_pod(key),
+            calibration=self.calibration(),
+            review=key in self.reviews,
         )
 
     def inventory(self, key: Key) -> Inventory:
@@ -65,6 +71,15 @@ class Knowledge:
         others = tuple(self.grants.waiting(key))
         quotas = [quota_room(quota) for quota in self.store.quotas(key.namespace)]
         return replace(self._room_without(others), quotas=keep_quota(quotas, others))
+
+    def calibration(self) -> Calibration:
+        """What all start-ups that are written down teach; worked out anew only when one of them is news."""
+        every = (self.store.get(_deployment_ref(key)) for key in self.store.owners())
+        found = [text for live in every if live is not None and (text := start_ups_text(live))]
+        texts = tuple(found)
+        if texts != self._learnt[0]:
+            self._learnt = (texts, calibration_of(texts))
+        return self._learnt[1]
 
     def resources(self) -> Iterator[tuple[Key, Mapping[str, Any]]]:
         """Every LLMDeployment that exists."""
@@ -98,6 +113,7 @@ class Knowledge:
         self.resolutions.forget(key)
         self.taken.pop(key, None)
         self.refused.pop(key, None)
+        self.reviews.discard(key)
 
     def _age(self, key: Key) -> tuple[str, Key]:
         resource = self.store.resource(key) or {}
@@ -116,3 +132,7 @@ class Knowledge:
             inventory = build_inventory(self.store.nodes(), self.store.bound_usages(), pools=self.pools)
             self._room = (version, inventory)
         return self._room[1]
+
+
+def _deployment_ref(key: Key) -> ObjectRef:
+    return ObjectRef(DEPLOYMENT.api_version, DEPLOYMENT.kind, key.namespace, key.name)

@@ -17,6 +17,8 @@ MANAGER = "stowage"
 
 IN_FORCE_ANNOTATION = "stowage.dev/in-force"
 ACCURACY_ANNOTATION = "stowage.dev/accuracy"
+BETTER_ANNOTATION = "stowage.dev/better-plan"
+START_UPS_ANNOTATION = "stowage.dev/start-ups"
 CHECK_ANNOTATION = "stowage.dev/accuracy-check"
 TEMPLATE_HASH_ANNOTATION = "stowage.dev/template-hash"
 

@@ -9,7 +9,7 @@ from stowage.api.reasons import ConditionType
 
 @dataclass(frozen=True, slots=True)
 class ReasonDoc:
-    """What a reason means, what to do about it, and the conditions that carry it."""
+    """What a reason means, what to do about it, and the conditions that carry it; none where only an event does."""
 
     meaning: str
     hint: str

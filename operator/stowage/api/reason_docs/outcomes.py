@@ -57,6 +57,12 @@ DOCS: Mapping[Reason, ReasonDoc] = MappingProxyType(
             "Nothing to do.",
             (_ABLE_TO_SCALE,),
         ),
+        Reason.BETTER_PLAN_FOUND: ReasonDoc(
+            "The plan in force is kept, and a new one would now be better by a tenth or more in what "
+            "spec.objectives.priority asks for, or meet objectives that it misses.",
+            "Nothing to do; status.plan.better says what it would bring and which value of spec.replan takes it.",
+            (),
+        ),
         Reason.SCALED_EXTERNALLY: ReasonDoc(
             "scaling.mode is External: spec.replicas is obeyed, whoever writes it.",
             "Point an HPA, KEDA or `kubectl scale` at the LLMDeployment.",

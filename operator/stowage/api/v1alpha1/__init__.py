@@ -41,6 +41,7 @@ from stowage.api.v1alpha1.operation import (
     ScalingMode,
     ScalingSpec,
 )
+from stowage.api.v1alpha1.plan_better import PlanBetter
 from stowage.api.v1alpha1.plan_forecast import PlanBoundness, PlanCost, PlanFigure, PlanForecast
 from stowage.api.v1alpha1.plan_status import (
     Placement,
@@ -95,6 +96,7 @@ __all__ = [
     "ObjectivesSpec",
     "ParallelismSpec",
     "Placement",
+    "PlanBetter",
     "PlanBoundness",
     "PlanCost",
     "PlanFigure",

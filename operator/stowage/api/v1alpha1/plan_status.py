@@ -15,6 +15,7 @@ from pydantic import Field
 from stowage.api.base import Sentence, StatusModel, Word
 from stowage.api.v1alpha1.engine import Toggle
 from stowage.api.v1alpha1.hardware import HardwareClass
+from stowage.api.v1alpha1.plan_better import PlanBetter
 from stowage.api.v1alpha1.plan_forecast import PlanCost, PlanForecast
 
 PLAN_MAX_BYTES: Final = 8 * 1024
@@ -23,7 +24,7 @@ PLAN_MAX_BYTES: Final = 8 * 1024
 MAX_REJECTIONS: Final = 10
 
 _LISTS: Final = ("notes", "rejections", "nodes", "pools", "shortfall")
-_BESIDE: Final = ("better", "contender", "forecast", "lossy", "model_source")
+_BESIDE: Final = ("better", "contender", "calibrated", "forecast", "lossy", "model_source")
 """What a plan can be shown without, in the order in which it is left out where it would be too long."""
 
 ByteCount: TypeAlias = Annotated[int, Field(ge=0, le=2**62)]
@@ -118,6 +119,9 @@ class PlanStatus(StatusModel):
     )
     enforce_eager: bool | None = Field(None, description="Whether CUDA graphs are off.")
     ledger: PlanLedger | None = Field(None, description="Predicted memory of the tightest GPU of a replica.")
+    calibrated: Sentence | None = Field(
+        None, description="The measured start-ups that the ledger was corrected by; unset: none."
+    )
     kv_tokens: Count | None = Field(None, description="Predicted tokens that one replica's KV cache holds.")
     max_concurrency: Count | None = Field(
         None,
@@ -144,8 +148,8 @@ class PlanStatus(StatusModel):
     contender: Sentence | None = Field(
         None, description="A lossy plan that is taken once its accuracy check has passed."
     )
-    better: Sentence | None = Field(
-        None, description="What a new plan would be, where the one in force is kept."
+    better: PlanBetter | None = Field(
+        None, description="What a new plan would be and bring, where the one in force is kept."
     )
     placement: Placement | None = Field(None, description="Now, AfterScaleUp or Impossible.")
     pools: tuple[Sentence, ...] = Field(

@@ -5,9 +5,9 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import Field, StrictStr
 
-from stowage.api.base import ApiModel, Rule
+from stowage.api.base import ApiModel, Rule, matches
 from stowage.api.v1alpha1.engine import EngineSpec, ParallelismSpec
 from stowage.api.v1alpha1.hardware import HardwareSpec
 from stowage.api.v1alpha1.model import ModelSpec
@@ -32,6 +32,12 @@ _STAYS_SERVING = Rule(
         "or set replicas: 0"
     ),
     holds=None,
+)
+
+
+_TOKEN = matches(
+    "[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?",
+    "must be one word of letters, digits, '-', '_' and '.', such as the one that status.plan.better shows",
 )
 
 
@@ -78,6 +84,13 @@ class LLMDeploymentSpec(ApiModel):
     )
     recovery: RecoverySpec = Field(
         default_factory=RecoverySpec, description="What may be changed after the engine ran out of memory."
+    )
+    replan: Annotated[StrictStr, Field(min_length=1, max_length=63), _TOKEN] | None = Field(
+        None,
+        description=(
+            "Any word; changing it has the plan made anew on the cluster as it is now. status.plan.better names the "
+            "word to take what it shows."
+        ),
     )
     runtime: RuntimeSpec = Field(
         default_factory=RuntimeSpec, description="The pods: image, options, environment, resources, identity."
