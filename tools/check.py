@@ -17,6 +17,7 @@ CHECKS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("layers", (str(_BIN / "lint-imports"),)),
     ("generated CRD", (sys.executable, "-m", "tools.generate_crd", "--check")),
     ("generated docs", (sys.executable, "-m", "tools.generate_docs", "--check")),
+    ("computed docs", (sys.executable, "-m", "tools.planning_pages", "--check")),
     ("house rules", (sys.executable, "-m", "tools.house_rules")),
 )
 

@@ -1,4 +1,4 @@
-"""Write docs/api.md and docs/reasons.md from the models and tables, or with --check say how they differ.
+"""Write docs/api.md, reasons.md and cli.md from models, tables and options, or with --check say how they differ.
 
 Everything in these pages comes from the same source as the CRD, so that documentation, server and code cannot
 disagree. The prose around the tables is all that stands here.
@@ -15,6 +15,7 @@ from stowage.api.crd import CRD_NAME, PRINTER_COLUMNS, structural_schema
 from stowage.api.reason_docs import CONDITION_MEANINGS, REASON_DOCS
 from stowage.api.reasons import ConditionType, Reason
 from stowage.api.support import limited_fields
+from tools.cli_page import CLI_PAGE, render_cli
 from tools.generated import run
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -89,7 +90,7 @@ def render_reasons() -> str:
 def _reason_row(reason: Reason) -> tuple[str, str, str, str]:
     doc = REASON_DOCS[reason]
     everywhere = len(doc.conditions) == len(ConditionType)
-    carried_by = "all" if everywhere else ", ".join(doc.conditions)
+    carried_by = "all" if everywhere else ", ".join(doc.conditions) or "an event"
     return f"`{reason}`", carried_by, _cell(doc.meaning), _cell(doc.hint)
 
 
@@ -190,8 +191,9 @@ def _cell(text: str) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write or check both pages; the exit status is 1 when --check finds a difference."""
-    return run({API_PAGE: render_api, REASONS_PAGE: render_reasons}, arguments, description=__doc__ or "")
+    """Write or check the pages; the exit status is 1 when --check finds a difference."""
+    pages = {API_PAGE: render_api, REASONS_PAGE: render_reasons, CLI_PAGE: render_cli}
+    return run(pages, arguments, description=__doc__ or "")
 
 
 if __name__ == "__main__":

@@ -4,53 +4,24 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
-from stowage.cli import app
+from tests.cli.support import make_files, manifest, run, stowage, write
 from tests.hardware.objects import gpu_node, node, pod, quota
 from tests.planning.builders import inventory_of, llama_8b, llama_config, make_plan, mixed_nodes
 
-runner = CliRunner()
 L4 = "NVIDIA-L4"
 
 
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
-    (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "config.json").write_text(json.dumps(llama_config()))
-    write(tmp_path / "nodes.yaml", *mixed_nodes())
-    write(tmp_path / "llama.yaml", manifest())
-    return tmp_path
-
-
-def write(path: Path, *documents: Any) -> Path:
-    path.write_text(yaml.safe_dump_all(documents))
-    return path
-
-
-def manifest(name: str = "llama", **spec: Any) -> dict[str, Any]:
-    return {
-        "apiVersion": "stowage.dev/v1alpha1",
-        "kind": "LLMDeployment",
-        "metadata": {"name": name},
-        "spec": {"model": {"source": "hf://org/model"}, **spec},
-    }
-
-
-def run(files: Path, *more: str, **replaced: str) -> tuple[int, str, str]:
-    names = {"manifest": "llama.yaml", "inventory": "nodes.yaml", "model": "model", **replaced}
-    arguments = ["plan", "-f", str(files / names["manifest"]), "--inventory", str(files / names["inventory"])]
-    result = runner.invoke(app, [*arguments, "--model-dir", str(files / names["model"]), *more])
-    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    return result.exit_code, result.stdout, result.stderr
+    return make_files(tmp_path)
 
 
 def test_a_plan_that_fits_ends_with_0(files: Path) -> None:
-    code, out, _ = run(files)
+    code, out, _ = run(files, "plan")
     assert code == 0
     assert "Plan       1x NVIDIA-L4 (tp1) on l4" in out
 
@@ -58,8 +29,8 @@ def test_a_plan_that_fits_ends_with_0(files: Path) -> None:
 def test_json_and_yaml_hold_the_plan_that_the_operator_would_make(files: Path) -> None:
     expected = make_plan(llama_8b(), inventory_of(mixed_nodes())).plan
     assert expected is not None
-    _, as_json, _ = run(files, "-o", "json")
-    _, as_yaml, _ = run(files, "-o", "yaml")
+    _, as_json, _ = run(files, "plan", "-o", "json")
+    _, as_yaml, _ = run(files, "plan", "-o", "yaml")
     document = json.loads(as_json)
     assert yaml.safe_load(as_yaml) == document
     assert document["fits"] is True
@@ -69,7 +40,7 @@ def test_json_and_yaml_hold_the_plan_that_the_operator_would_make(files: Path) -
 
 def test_a_plan_that_does_not_fit_ends_with_1(files: Path) -> None:
     write(files / "small.yaml", gpu_node("n", "NVIDIA-GeForce-RTX-3070", 1))
-    code, out, _ = run(files, inventory="small.yaml")
+    code, out, _ = run(files, "plan", inventory="small.yaml")
     assert code == 1
     assert "Refused    InsufficientMemory" in out
     assert "Would fit" in out
@@ -77,22 +48,22 @@ def test_a_plan_that_does_not_fit_ends_with_1(files: Path) -> None:
 
 def test_a_field_that_is_not_supported_ends_with_1_in_every_form(files: Path) -> None:
     write(files / "native.yaml", manifest(scaling={"mode": "Native"}))
-    code, out, _ = run(files, manifest="native.yaml")
+    code, out, _ = run(files, "plan", manifest="native.yaml")
     assert code == 1
     assert "NotSupported" in out
-    code, out, _ = run(files, "-o", "json", manifest="native.yaml")
+    code, out, _ = run(files, "plan", "-o", "json", manifest="native.yaml")
     assert (code, json.loads(out)["reason"]) == (1, "NotSupported")
 
 
 def test_several_fields_that_are_not_supported_have_a_line_each(files: Path) -> None:
     example = Path(__file__).resolve().parents[2] / "examples" / "full.yaml"
-    code, out, _ = run(files, manifest=str(example))
+    code, out, _ = run(files, "plan", manifest=str(example))
     first, *lines = out.splitlines()
     assert code == 1
     assert first == f"Refused    NotSupported: {len(lines)} fields of the manifest."
     assert len(lines) > 5
     assert all(line.startswith("  - spec.") for line in lines)
-    code, out, _ = run(files, "-o", "json", manifest=str(example))
+    code, out, _ = run(files, "plan", "-o", "json", manifest=str(example))
     assert (code, json.loads(out)["reason"]) == (1, "NotSupported")
 
 
@@ -100,7 +71,7 @@ def test_an_architecture_that_is_not_supported_ends_with_1(files: Path) -> None:
     (files / "model" / "config.json").write_text(
         json.dumps(llama_config(architectures=["NoSuchForCausalLM"]))
     )
-    code, out, _ = run(files)
+    code, out, _ = run(files, "plan")
     assert code == 1
     assert "UnsupportedArchitecture" in out
 
@@ -109,11 +80,11 @@ def test_pods_and_quotas_in_the_inventory_count_and_own_pods_do_not(files: Path)
     gpus = {"nvidia.com/gpu": "4"}
     own = pod("llama-0", gpus, on="l4", owner="llama")
     write(files / "own.yaml", *mixed_nodes(), own)
-    assert "NVIDIA-L4 (tp1)" in run(files, inventory="own.yaml")[1]
+    assert "NVIDIA-L4 (tp1)" in run(files, "plan", inventory="own.yaml")[1]
     write(files / "taken.yaml", {"kind": "List", "items": [*mixed_nodes(), pod("x", gpus, on="l4")]})
-    assert "NVIDIA-L40S (tp1)" in run(files, inventory="taken.yaml")[1]
+    assert "NVIDIA-L40S (tp1)" in run(files, "plan", inventory="taken.yaml")[1]
     write(files / "quota.yaml", *mixed_nodes(), quota("team", {"requests.nvidia.com/gpu": "0"}))
-    code, out, _ = run(files, inventory="quota.yaml")
+    code, out, _ = run(files, "plan", inventory="quota.yaml")
     assert code == 1
     assert "QuotaExceeded" in out
 
@@ -121,23 +92,23 @@ def test_pods_and_quotas_in_the_inventory_count_and_own_pods_do_not(files: Path)
 def test_a_typed_list_as_on_the_wire_is_read(files: Path) -> None:
     items = [{key: value for key, value in each.items() if key != "kind"} for each in mixed_nodes()]
     write(files / "list.yaml", {"apiVersion": "v1", "kind": "NodeList", "items": items})
-    assert run(files, inventory="list.yaml")[0] == 0
+    assert run(files, "plan", inventory="list.yaml")[0] == 0
 
 
 def test_class_cpu_works_offline(files: Path) -> None:
     write(files / "cpu.yaml", manifest(hardware={"class": "CPU"}))
     write(files / "laptop.yaml", node("laptop", memory="64Gi"))
-    code, out, _ = run(files, manifest="cpu.yaml", inventory="laptop.yaml")
+    code, out, _ = run(files, "plan", manifest="cpu.yaml", inventory="laptop.yaml")
     assert code == 0
     assert "Plan       CPU on laptop" in out
 
 
 def test_one_of_several_manifests_is_named(files: Path) -> None:
     write(files / "two.yaml", manifest("one"), manifest("two", hardware={"gpus": ["H100"]}))
-    code, _, err = run(files, manifest="two.yaml")
+    code, _, err = run(files, "plan", manifest="two.yaml")
     assert code == 2
     assert "2 objects" in err
-    code, out, _ = run(files, "--name", "two", manifest="two.yaml")
+    code, out, _ = run(files, "plan", "--name", "two", manifest="two.yaml")
     assert code == 0
     assert "NVIDIA-H100" in out
 
@@ -196,7 +167,7 @@ def test_bad_input_ends_with_2_and_one_sentence(
         (files / name).unlink()
     else:
         (files / name).write_text(content)
-    code, out, err = run(files)
+    code, out, err = run(files, "plan")
     assert code == 2
     assert out == ""
     assert words in err
@@ -206,18 +177,14 @@ def test_bad_input_ends_with_2_and_one_sentence(
 
 def test_a_volume_needs_a_folder_with_the_model(files: Path) -> None:
     write(files / "pvc.yaml", manifest(model={"source": "pvc://models/llama"}))
-    result = runner.invoke(
-        app,
-        ["plan", "-f", str(files / "pvc.yaml"), "--inventory", str(files / "nodes.yaml")],
-        catch_exceptions=False,
-    )
-    assert result.exit_code == 2
-    assert "--model-dir" in result.stderr
+    code, _, err = stowage("plan", "-f", str(files / "pvc.yaml"), "--inventory", str(files / "nodes.yaml"))
+    assert code == 2
+    assert "--model-dir" in err
 
 
 def test_a_missing_option_is_bad_input() -> None:
-    assert runner.invoke(app, ["plan"]).exit_code == 2
+    assert stowage("plan")[0] == 2
 
 
 def test_the_command_runs_as_a_module(files: Path) -> None:
-    assert L4 in run(files, "-o", "table")[1]
+    assert L4 in run(files, "plan", "-o", "table")[1]

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
 from stowage.api.reasons import Reason
 from stowage.api.refusal import Refusal
 from stowage.api.support import unsupported_fields
 from stowage.api.v1alpha1.deployment import KIND, parse_deployment
-from stowage.cli import app
+from tests.cli.support import stowage
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -92,11 +91,28 @@ def test_the_plan_that_the_readme_shows_is_what_the_command_prints(tmp_path: Pat
     words = [str(ROOT / word) if (ROOT / word).is_file() else word for word in command.split()[2:]]
     config = files("aiconfigurator_core").joinpath("model_configs", "Qwen--Qwen3-8B_config.json")
     (tmp_path / "config.json").write_text(json.dumps(json.loads(config.read_text())))
-    printed = CliRunner().invoke(app, [*words, "--model-dir", str(tmp_path)]).stdout.splitlines()
+    printed = stowage(*words, "--model-dir", str(tmp_path))[1].splitlines()
     expected = [line.partition(" @ ")[0] for line in shown if line.strip() != "…"]
     missing = [line for line in expected if line not in printed]
     assert len(expected) > 5
     assert missing == []
+
+
+@pytest.mark.parametrize(
+    "line", [line for body in blocks(README, "") for line in body.splitlines() if line.startswith("stowage ")]
+)
+def test_every_command_that_the_readme_names_is_understood(line: str, tmp_path: Path) -> None:
+    config = files("aiconfigurator_core").joinpath("model_configs", "Qwen--Qwen3-8B_config.json")
+    (tmp_path / "config.json").write_text(config.read_text())
+    words = line.partition(" > ")[0].replace("plan.svg", str(tmp_path / "plan.svg")).split()[1:]
+    words = [str(ROOT / word) if (ROOT / word).is_file() else word for word in words]
+    if words[0] in ("plan", "explain"):
+        words += ["--model-dir", str(tmp_path)]
+    else:
+        words = [word if not word.endswith("Qwen3-8B") else str(tmp_path) for word in words]
+    code, out, _ = stowage(*words)
+    assert code in (0, 1)
+    assert out
 
 
 def test_the_shape_that_the_readme_asks_for_fits(tmp_path: Path) -> None:
@@ -104,4 +120,4 @@ def test_the_shape_that_the_readme_asks_for_fits(tmp_path: Path) -> None:
     config = files("aiconfigurator_core").joinpath("model_configs", "Qwen--Qwen3-8B_config.json")
     (tmp_path / "config.json").write_text(config.read_text())
     words = line.replace("Qwen/Qwen3-8B", str(tmp_path)).split()[1:]
-    assert CliRunner().invoke(app, words).exit_code == 0
+    assert stowage(*words)[0] == 0

@@ -5,25 +5,14 @@ The same question as `stowage plan`, judged in full: every candidate has its for
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Annotated
-
 import typer
 
 from stowage.commands.bad_input import EXIT_DOES_NOT_FIT
-from stowage.commands.plan import draw, plan_files, say_who_answered
-from stowage.commands.plan_options import (
-    AlternativeOption,
-    EstimatorName,
-    EstimatorOption,
-    InventoryOption,
-    ManifestOption,
-    ModelDirOption,
-    NameOption,
-    PictureOption,
-    PricesOption,
-)
-from stowage.commands.plan_output import Output, written
+from stowage.commands.options_object import with_options
+from stowage.commands.output import Output, terminal_columns, written
+from stowage.commands.picture_file import picture_path
+from stowage.commands.plan import draw, say_who_answered
+from stowage.commands.plan_options import QuestionOptions
 from stowage.commands.plan_question import read_question
 from stowage.planning.explain.report import explain_document, explain_report
 from stowage.planning.plan import plan
@@ -34,26 +23,22 @@ def register(app: typer.Typer) -> None:
     app.command("explain")(explain_command)
 
 
-def explain_command(  # noqa: PLR0913 - one parameter for each option
-    manifest: ManifestOption = None,
-    inventory: InventoryOption = None,
-    model_dir: ModelDirOption = None,
-    name: NameOption = None,
-    prices: PricesOption = None,
-    alternative: AlternativeOption = None,
-    picture: PictureOption = None,
-    estimator: EstimatorOption = EstimatorName.ROOFLINE,
-    output: Annotated[Output, typer.Option("--output", "-o", help="How it is written.")] = Output.TABLE,
-) -> None:
-    """Explain a plan: ranked alternatives, what was rejected and why, and what each change alone would bring."""
-    files = plan_files(manifest, inventory, model_dir, name, prices, alternative)
-    question = read_question(replace(files, estimator=estimator), output, thorough=True)
+@with_options(QuestionOptions)
+def explain_command(options: QuestionOptions) -> None:
+    """Explain a plan: ranked alternatives, what was rejected and why, and what each change alone would bring.
+
+    For example: stowage explain -f model.yaml --inventory nodes.yaml
+
+    Exit codes: 0 fits, 1 does not fit or is not supported, 2 bad input.
+    """
+    path = picture_path(options.picture)
+    question = read_question(options, thorough=True)
     result = plan(question.request, question.inventory)
-    say_who_answered(estimator, result)
-    if output is Output.TABLE:
-        typer.echo(explain_report(question.request, result))
+    say_who_answered(options.estimator, result)
+    draw(path, question, result)
+    if options.output is Output.TABLE:
+        typer.echo(explain_report(question.request, result, width=terminal_columns()))
     else:
-        typer.echo(written(explain_document(question.request, result), output))
-    draw(picture, question, result)
+        typer.echo(written(explain_document(question.request, result), options.output))
     if result.plan is None:
         raise typer.Exit(EXIT_DOES_NOT_FIT)

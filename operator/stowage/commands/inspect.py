@@ -22,8 +22,18 @@ def inspect_command(
         str | None, typer.Option("--revision", help="Branch, tag or commit; default: the main branch.")
     ] = None,
 ) -> None:
-    """Print the checkpoint summary as one line of JSON: config.json, and every tensor's name, type and shape."""
+    """Print the checkpoint summary as one line of JSON: config.json, and every tensor's name, type and shape.
+
+    For example: stowage inspect hf://Qwen/Qwen3-8B > checkpoint.json
+
+    Exit codes: 0 done, 2 bad input.
+    """
     summary = read_model(source, revision)
     if isinstance(summary, Refusal):
         bad_input(f"{summary.reason.value}: {summary.sentence}")
+    if not summary.tensors:
+        note = (
+            "no safetensors headers were found; the summary has config.json alone, which sizes most models."
+        )
+        typer.echo(f"stowage: {note}", err=True)
     typer.echo(summary.to_json())

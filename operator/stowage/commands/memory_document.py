@@ -1,8 +1,7 @@
-"""The ledger as JSON, for scripts: stable names, GiB rounded to four decimals, for the tightest rank."""
+"""The ledger for scripts: stable names, GiB rounded to four decimals, for the tightest rank."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from stowage.api.refusal import Refusal
@@ -32,24 +31,33 @@ def ledger_document(question: MemoryQuestion, entry: Ledger) -> dict[str, Any]:
         "num_gpu_blocks": entry.num_gpu_blocks,
         "block_size": entry.block_size,
         "max_concurrency": round(entry.max_concurrency, 4),
-        "max_model_len": question.shape.max_model_len,
         "largest_max_model_len": entry.largest_max_model_len,
         "safe_max_model_len": entry.safe_max_model_len,
-        "max_num_seqs": question.shape.max_num_seqs,
-        "max_num_batched_tokens": question.shape.max_num_batched_tokens,
-        "gpu_memory_utilization": question.shape.gpu_memory_utilization,
         "total_gib": _gib(entry.total_bytes),
         "budget_gib": _gib(entry.budget_bytes),
         "rank": entry.rank,
-        "gpu": question.device.name,
-        "engine_version": question.version.version,
+        **_asked(question),
         "verdict": entry.verdict,
         "fits": entry.verdict != "DoesNotFit",
         "reason": None if refusal is None else refusal.reason.value,
         "message": entry.caution if refusal is None else refusal.sentence,
         "remedies": [remedy.sentence for remedy in _remedies(question, entry)],
         "kv_outweighs_weights_from_tokens": crossing.tokens if crossing else None,
+        "kv_outweighs_weights_from_requests": round(crossing.requests, 4) if crossing else None,
         "notes": list(question.notes),
+    }
+
+
+def _asked(question: MemoryQuestion) -> dict[str, Any]:
+    """Give what was asked, with the defaults that it took."""
+    shape = question.shape
+    return {
+        "max_model_len": shape.max_model_len,
+        "max_num_seqs": shape.max_num_seqs,
+        "max_num_batched_tokens": shape.max_num_batched_tokens,
+        "gpu_memory_utilization": shape.gpu_memory_utilization,
+        "gpu": question.device.name,
+        "engine_version": question.version.version,
     }
 
 
@@ -59,7 +67,7 @@ def _remedies(question: MemoryQuestion, entry: Ledger) -> tuple[Remedy, ...]:
     return remedies(question.profile, question.shape, question.device, question.version)
 
 
-def refusal_document(refusal: Refusal) -> str:
+def refusal_document(refusal: Refusal) -> dict[str, Any]:
     """Write a refusal in the same form; numbers that do not exist are null."""
     numbers = (
         "weights_gib",
@@ -70,13 +78,12 @@ def refusal_document(refusal: Refusal) -> str:
         "kv_tokens",
         "max_concurrency",
     )
-    document: dict[str, Any] = {
+    return {
         **dict.fromkeys(numbers),
         "fits": False,
         "reason": refusal.reason.value,
         "message": refusal.sentence,
     }
-    return json.dumps(document, indent=2, ensure_ascii=False)
 
 
 def _gib(number_of_bytes: int) -> float:

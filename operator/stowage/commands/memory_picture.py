@@ -1,122 +1,97 @@
 """`--picture`: the ledger as an SVG, one bar for each GPU, readable in any browser and in a pull request.
 
-Bars are drawn to scale with the device's memory; parts too thin for a label are named in the legend only.
+Bars are drawn to scale with the device's memory; what goes beyond its end is hatched.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from html import escape
-from pathlib import Path
 from typing import Final
 
+from stowage.commands import svg
+from stowage.commands.memory_bars import ranks
+from stowage.commands.memory_parts import memory_parts
 from stowage.commands.memory_question import MemoryQuestion
 from stowage.memory.budget import tightest
 from stowage.memory.ledger import Ledger
+from stowage.memory.remedies import crossover
 
 _GIB: Final = 2**30
-_WIDTH: Final = 960
-_LEFT: Final = 90
-_BAR_WIDTH: Final = 760
-_BAR_HEIGHT: Final = 34
+_LEFT: Final = 100
+_BAR: Final = (700, 34)
 _ROW_HEIGHT: Final = 46
-_TOP: Final = 84
-_COLOURS: Final = {
-    "weights": "#3b6fb6",
-    "KV cache": "#3f9b5f",
-    "activations": "#e0a030",
-    "CUDA graphs": "#9b59b6",
-    "other": "#c0504d",
-    "free": "#e6e6e6",
+
+COLOURS: Final = {
+    "weights": svg.BLUE,
+    "KV cache": svg.GREEN,
+    "activations": svg.ORANGE,
+    "CUDA graphs": svg.PINK,
+    "other": svg.RED,
+    "free": svg.GREY,
 }
-_LABEL_FROM_PIXELS: Final = 70
-_LEGEND_STEP: Final = 146
-
-
-def write_picture(path: Path, question: MemoryQuestion, ledgers: Sequence[Ledger]) -> None:
-    """Write the picture; raises OSError where the file cannot be written."""
-    path.write_text(picture(question, ledgers), encoding="utf-8")
+"""Of the parts of a rank's memory, the same in every picture."""
 
 
 def picture(question: MemoryQuestion, ledgers: Sequence[Ledger]) -> str:
     """Draw all ranks of one replica."""
-    ranks = [entry for entry in ledgers for _ in range(question.shape.tensor_parallel_size)]
-    height = _TOP + _ROW_HEIGHT * len(ranks) + 70
     worst = tightest(ledgers)
-    lines = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
-        'font-family="system-ui, sans-serif" font-size="13">',
-        f'<rect width="{_WIDTH}" height="{height}" fill="#ffffff"/>',
-        _text(20, 30, _title(question), size=17, weight="600"),
-        _text(20, 54, _subtitle(worst), colour="#444444"),
-    ]
-    for number, entry in enumerate(ranks):
-        lines += _bar(number, entry)
-    lines += _legend(_TOP + _ROW_HEIGHT * len(ranks) + 24)
-    return "\n".join((*lines, "</svg>", ""))
-
-
-def _title(question: MemoryQuestion) -> str:
-    shape = question.shape
-    return (
-        f"{question.profile.source} on {shape.world_size}× {question.device.name}, "
-        f"tp{shape.tensor_parallel_size} pp{shape.pipeline_parallel_size}, vLLM {question.version.version}"
-    )
-
-
-def _subtitle(worst: Ledger) -> str:
-    band = worst.kv_cache_band
-    spread = "" if band.low == band.high else f" ({band.low / _GIB:.1f} to {band.high / _GIB:.1f} GiB)"
-    return (
-        f"{worst.verdict}: {worst.kv_tokens:,} KV tokens in {worst.kv_cache_bytes / _GIB:.1f} GiB{spread}, "
-        f"{worst.max_concurrency:.1f} requests at once"
-    )
-
-
-def _bar(number: int, entry: Ledger) -> Iterator[str]:
-    top = _TOP + _ROW_HEIGHT * number
-    yield _text(20, top + 22, f"GPU {number}")
-    parts = _parts(entry)
-    whole = max(sum(parts.values()), entry.total_bytes)
-    left = float(_LEFT)
-    for part, number_of_bytes in parts.items():
-        width = number_of_bytes / whole * _BAR_WIDTH
-        tip = escape(f"{part}: {number_of_bytes / _GIB:.2f} GiB")
-        yield (
-            f'<rect x="{left:.1f}" y="{top}" width="{width:.1f}" height="{_BAR_HEIGHT}" '
-            f'fill="{_COLOURS[part]}"><title>{tip}</title></rect>'
+    lines = [svg.text((svg.MARGIN, 34), question.title, bold=True, size=17)]
+    said, top = svg.paragraph(_subtitles(question, worst), 60)
+    lines += said
+    top += 24
+    if worst.free_bytes < 0:
+        end = _LEFT + _BAR[0] * worst.total_bytes / sum(memory_parts(worst).values())
+        lines.append(
+            svg.text((end, top - 8), f"end of the GPU: {worst.total_bytes / _GIB:.1f} GiB", anchor="middle")
         )
-        if width >= _LABEL_FROM_PIXELS:
-            colour = "#333333" if part == "free" else "#ffffff"
-            yield _text(left + 6, top + 22, f"{number_of_bytes / _GIB:.1f} GiB", colour=colour)
-        left += width
-    limit = _LEFT + entry.total_bytes / whole * _BAR_WIDTH
-    yield f'<line x1="{limit:.1f}" y1="{top - 4}" x2="{limit:.1f}" y2="{top + _BAR_HEIGHT + 4}" stroke="#222222"/>'
-    yield _text(limit + 6, top + 22, f"{entry.total_bytes / _GIB:.1f} GiB")
+    for name, entry in ranks(question.shape, ledgers):
+        lines += _bar(f"GPU {name}", entry, top)
+        top += _ROW_HEIGHT
+    named, top = svg.legend(legend_of(worst), _LEFT, top + 10)
+    return svg.sheet([*lines, *named], top + 20)
 
 
-def _parts(entry: Ledger) -> dict[str, int]:
+def memory_stack(entry: Ledger) -> list[svg.Part]:
+    """Give the parts of a rank's memory as parts of a bar that is as long as all of them."""
+    parts = memory_parts(entry)
+    whole = max(1, sum(parts.values()))
+    return [
+        svg.Part(name, amount / whole, f"{amount / _GIB:.1f} GiB", COLOURS[name])
+        for name, amount in parts.items()
+    ]
+
+
+def legend_of(entry: Ledger) -> dict[str, str]:
+    """Name the parts with their sizes on one rank, so that those too thin for a label are read here."""
     return {
-        "weights": entry.weights_allocated_bytes,
-        "KV cache": max(0, entry.kv_cache_bytes),
-        "activations": entry.activation_bytes,
-        "CUDA graphs": entry.cuda_graph_bytes,
-        "other": entry.in_use_before_bytes + entry.non_torch_bytes + entry.persistent_bytes,
-        "free": max(0, entry.free_bytes),
+        f"{name} {amount / _GIB:.2f} GiB": COLOURS[name]
+        for name, amount in memory_parts(entry).items()
+        if amount
     }
 
 
-def _legend(top: int) -> Iterator[str]:
-    for position, (part, colour) in enumerate(_COLOURS.items()):
-        left = _LEFT + position * _LEGEND_STEP
-        yield f'<rect x="{left}" y="{top}" width="14" height="14" fill="{colour}"/>'
-        yield _text(left + 20, top + 12, part)
+def _subtitles(question: MemoryQuestion, worst: Ledger) -> Iterator[str]:
+    if worst.refusal is not None:
+        yield f"{worst.verdict}: {worst.refusal.message}"
+    else:
+        band = worst.kv_cache_band
+        spread = "" if band.low == band.high else f" ({band.low / _GIB:.1f} to {band.high / _GIB:.1f})"
+        room = f"{worst.kv_cache_bytes / _GIB:.1f} GiB{spread}"
+        yield (
+            f"{worst.verdict}: {worst.kv_tokens:,} tokens of KV cache in {room}; "
+            f"{worst.max_concurrency:.1f} requests of {question.shape.max_model_len:,} tokens at once"
+        )
+    crossing = crossover(question.shape, worst)
+    if crossing is not None:
+        yield crossing.sentence
 
 
-def _text(
-    left: float, top: float, words: str, *, size: int = 13, weight: str = "400", colour: str = "#111111"
-) -> str:
-    return (
-        f'<text x="{left:.1f}" y="{top}" font-size="{size}" font-weight="{weight}" fill="{colour}">'
-        f"{escape(words)}</text>"
-    )
+def _bar(name: str, entry: Ledger, top: float) -> Iterator[str]:
+    yield svg.text((svg.MARGIN, top + 22), name)
+    yield from svg.stack(memory_stack(entry), (_LEFT, top), _BAR)
+    used, total = entry.used_bytes / _GIB, entry.total_bytes / _GIB
+    yield svg.text((_LEFT + _BAR[0] + 10, top + 22), f"{used:.1f} of {total:.1f} GiB")
+    if entry.free_bytes < 0:
+        inside = _BAR[0] * total / used
+        yield svg.box((_LEFT + inside, top), (_BAR[0] - inside, _BAR[1]), "url(#hatch)")
+        yield svg.line((_LEFT + inside, top - 4), (_LEFT + inside, top + _BAR[1] + 4), "line", width=2)

@@ -16,6 +16,10 @@ from stowage_runtime.contract import CheckpointSummary
 _BY_TOKEN: Final = frozenset({Reason.MODEL_ACCESS_DENIED, Reason.MODEL_NOT_FOUND})
 """Refusals that a token may turn: the Hub answers strangers alike for a private and for a missing model."""
 
+_HINT_UNREACHABLE: Final = (
+    "Check the network, proxy and HF_ENDPOINT, or give a folder with its config.json (--model-dir of plan and explain, "
+    "--model of memory)."
+)
 _HINT_ANONYMOUS: Final = (
     "Check the name; a gated or private model needs a token: accept its licence on the Hub and "
     "`export HF_TOKEN=…`, or give a folder with its config.json."
@@ -42,6 +46,8 @@ def read_hub(source: str, revision: str | None) -> CheckpointSummary | Refusal:
     """Read an `hf://` source with the token that HF_TOKEN holds, if any; a refusal says how to give one."""
     token = os.environ.get("HF_TOKEN") or None
     result = resolve_now(source, revision, token)
+    if isinstance(result, Refusal) and result.reason is Reason.HUB_UNREACHABLE:
+        return replace(result, hint=_HINT_UNREACHABLE)
     if isinstance(result, Refusal) and result.reason in _BY_TOKEN:
         return replace(result, hint=_HINT_NO_ACCESS if token else _HINT_ANONYMOUS)
     return result

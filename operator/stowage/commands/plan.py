@@ -6,29 +6,19 @@ The same `plan()` as in the operator. Exit codes: 0 it fits, 1 it does not fit o
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
 from stowage.api.refusal import Refusal
 from stowage.commands.bad_input import EXIT_DOES_NOT_FIT, bad_input
+from stowage.commands.options_object import with_options
+from stowage.commands.output import Output, page_columns, terminal_columns, written
+from stowage.commands.picture_file import picture_path, write_picture
 from stowage.commands.plan_compare import compare_document, compare_lines
-from stowage.commands.plan_options import (
-    AlternativeOption,
-    EstimatorName,
-    EstimatorOption,
-    InventoryOption,
-    ManifestOption,
-    ModelDirOption,
-    NameOption,
-    PictureOption,
-    PricesOption,
-)
-from stowage.commands.plan_output import Output, written
-from stowage.commands.plan_picture import write_picture
-from stowage.commands.plan_question import PlanFiles, PlanQuestion, read_question
+from stowage.commands.plan_options import EstimatorName, PlanOptions
+from stowage.commands.plan_picture import picture
+from stowage.commands.plan_question import PlanQuestion, read_question
 from stowage.commands.plan_what_if import PlanWhatIf, answer_what_ifs, what_if_document, what_if_lines
 from stowage.planning.explain import result_document
 from stowage.planning.explain.table import plan_table
@@ -40,60 +30,28 @@ def register(app: typer.Typer) -> None:
     app.command("plan")(plan_command)
 
 
-def plan_command(  # noqa: PLR0913 - one parameter for each option
-    manifest: ManifestOption = None,
-    inventory: InventoryOption = None,
-    model_dir: ModelDirOption = None,
-    name: NameOption = None,
-    prices: PricesOption = None,
-    alternative: AlternativeOption = None,
-    what_if: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--what-if", help="Also answer with a change, as gpus=+8xH100 or concurrency=64; may be repeated."
-        ),
-    ] = None,
-    compare: Annotated[
-        tuple[Path, Path] | None,
-        typer.Option(
-            "--compare", metavar="A B", help="Compare two plans that -o json wrote, and nothing else."
-        ),
-    ] = None,
-    picture: PictureOption = None,
-    estimator: EstimatorOption = EstimatorName.ROOFLINE,
-    output: Annotated[Output, typer.Option("--output", "-o", help="How the plan is written.")] = Output.TABLE,
-) -> None:
-    """Plan a manifest on an inventory: which GPUs, which settings, how fast, at what cost, and why not otherwise."""
-    if compare is not None:
-        _compare(compare, output)
+@with_options(PlanOptions)
+def plan_command(options: PlanOptions) -> None:
+    """Plan a manifest on an inventory: which GPUs, which settings, how fast, at what cost, and why not otherwise.
+
+    For example: stowage plan -f model.yaml --inventory nodes.yaml --what-if gpus=+8xH100
+
+    Exit codes: 0 fits, 1 does not fit or is not supported, 2 bad input.
+    """
+    if options.compare is not None:
+        _compare(options.compare, options.output)
         return
-    files = plan_files(manifest, inventory, model_dir, name, prices, alternative)
-    question = read_question(replace(files, estimator=estimator), output)
+    path = picture_path(options.picture)
+    question = read_question(options)
     result = plan(question.request, question.inventory)
-    say_who_answered(estimator, result)
-    answers = answer_what_ifs(question.request, question.inventory, what_if or ())
+    answers = answer_what_ifs(question.request, question.inventory, options.what_if or ())
     if isinstance(answers, Refusal):
         bad_input(answers.sentence)
-    typer.echo(_answer(question, result, answers, output))
-    draw(picture, question, result)
+    say_who_answered(options.estimator, result)
+    draw(path, question, result)
+    typer.echo(_answer(question, result, answers, options.output))
     if result.plan is None:
         raise typer.Exit(EXIT_DOES_NOT_FIT)
-
-
-def plan_files(
-    manifest: str | None,
-    inventory: str | None,
-    model_dir: Path | None,
-    name: str | None,
-    prices: Path | None,
-    alternative: Sequence[str] | None,
-) -> PlanFiles:
-    """Put the options together; ends the command where one that is needed is missing."""
-    if manifest is None:
-        bad_input("give the file with the LLMDeployment as -f FILE.")
-    if inventory is None:
-        bad_input("give the file with the cluster's nodes as --inventory FILE.")
-    return PlanFiles(manifest, inventory, model_dir, name, prices, tuple(alternative or ()))
 
 
 def say_who_answered(asked: EstimatorName, result: PlanResult) -> None:
@@ -112,10 +70,8 @@ def draw(path: Path | None, question: PlanQuestion, result: PlanResult) -> None:
     if result.plan is None:
         typer.echo(f"stowage: there is no plan to draw, so {path} is not written.", err=True)
         return
-    try:
-        write_picture(path, question.request.profile.source, result.plan)
-    except OSError as problem:
-        bad_input(f"--picture {path}: {problem.strerror or problem}; give a file that can be written.")
+    title = question.request.profile.source
+    write_picture(path, title, picture(title, result.plan))
 
 
 def _answer(question: PlanQuestion, result: PlanResult, answers: Sequence[PlanWhatIf], output: Output) -> str:
@@ -125,12 +81,12 @@ def _answer(question: PlanQuestion, result: PlanResult, answers: Sequence[PlanWh
             document["whatIf"] = [what_if_document(answer) for answer in answers]
         return written(document, output)
     if answers:
-        return "\n".join(what_if_lines(result, answers))
-    return plan_table(question.request, result)
+        return "\n".join(what_if_lines(result, answers, terminal_columns()))
+    return plan_table(question.request, result, width=page_columns())
 
 
 def _compare(paths: tuple[Path, Path], output: Output) -> None:
     if output is Output.TABLE:
-        typer.echo("\n".join(compare_lines(*paths)))
+        typer.echo("\n".join(compare_lines(*paths, terminal_columns())))
     else:
         typer.echo(written(compare_document(*paths), output))

@@ -13,7 +13,7 @@ from stowage.commands.bad_input import bad_input
 from stowage.commands.yaml_documents import read_document
 from stowage.planning.explain import gpus_words, parallel_words
 from stowage.planning.explain.columns import columns
-from stowage.planning.explain.speed import both_bounds, rate_words, traffic_words
+from stowage.planning.explain.speed import phase_words, rate_words, traffic_words
 from stowage.planning.plain import from_plain
 from stowage.planning.plan import Plan
 from stowage.planning.speed_notes import duration, money
@@ -46,7 +46,8 @@ _ROWS: Final[Mapping[str, Callable[[Plan], str]]] = {
     "tokens/s of a replica": lambda plan: (
         "" if plan.forecast is None else rate_words(plan.forecast.output_tokens_per_second)
     ),
-    "bound": lambda plan: "" if plan.forecast is None else both_bounds(plan.forecast),
+    "prefill": lambda plan: "" if plan.forecast is None else phase_words(plan.forecast, "prefill"),
+    "decode": lambda plan: "" if plan.forecast is None else phase_words(plan.forecast, "decode"),
     "cost of an hour": lambda plan: _money(plan.cost_per_hour, plan.cost_unit),
     "cost of a million tokens": lambda plan: _money(plan.cost_per_million_tokens, plan.cost_unit),
     "nodes": lambda plan: ", ".join(sorted(set(plan.placement.node_names))),
@@ -54,7 +55,7 @@ _ROWS: Final[Mapping[str, Callable[[Plan], str]]] = {
 }
 
 
-def compare_lines(first: Path, second: Path) -> Iterator[str]:
+def compare_lines(first: Path, second: Path, width: int | None = None) -> Iterator[str]:
     """Write what differs, and count what is the same; ends the command where a file holds no plan."""
     one, other = read_plan(first), read_plan(second)
     rows = [(name, read(one), read(other)) for name, read in _ROWS.items()]
@@ -62,7 +63,7 @@ def compare_lines(first: Path, second: Path) -> Iterator[str]:
     if not different:
         yield f"Both plans are the same in all {len(rows)} respects."
         return
-    yield from columns([("", first.name, second.name), *different])
+    yield from columns([("", first.name, second.name), *different], width=width)
     if one.digest() == other.digest():
         yield "Pods of both plans are the same."
     yield f"The same in {len(rows) - len(different)} more respects."

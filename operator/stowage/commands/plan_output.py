@@ -1,36 +1,18 @@
-"""How planning commands write: the form that was asked for, and refusals that come before any plan."""
+"""Refusals of planning commands that come before any plan, in the form that was asked for."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from enum import StrEnum
-from typing import Any, NoReturn
+from collections.abc import Sequence
+from typing import NoReturn
 
 import typer
-import yaml
 
 from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
 from stowage.commands.bad_input import EXIT_DOES_NOT_FIT
+from stowage.commands.output import Output, written
 from stowage.planning.explain import result_document
 from stowage.planning.plan import PlanResult
-
-
-class Output(StrEnum):
-    """How the answer is written."""
-
-    TABLE = "table"
-    JSON = "json"
-    YAML = "yaml"
-
-
-def written(document: Mapping[str, Any], output: Output) -> str:
-    """Write a document for machines."""
-    if output is Output.JSON:
-        return json.dumps(document, indent=2, ensure_ascii=False)
-    text: str = yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000)
-    return text.rstrip()
 
 
 def refuse(refusal: Refusal, output: Output) -> NoReturn:

@@ -20,8 +20,9 @@ from stowage.api.v1alpha1.deployment import KIND, parse_deployment
 from stowage.commands.bad_input import bad_input
 from stowage.commands.inventory_file import read_inventory
 from stowage.commands.model_argument import read_hub
-from stowage.commands.plan_options import EstimatorName
-from stowage.commands.plan_output import Output, refuse, refuse_fields
+from stowage.commands.output import Output
+from stowage.commands.plan_options import EstimatorName, QuestionOptions
+from stowage.commands.plan_output import refuse, refuse_fields
 from stowage.commands.yaml_documents import read_document, read_objects
 from stowage.feed.aiconfigurator_estimator import AiconfiguratorEstimator
 from stowage.feed.local_checkpoint import read_folder
@@ -39,19 +40,6 @@ _UNSUPPORTED: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class PlanFiles:
-    """Where everything is, as given: `alternatives` are `SOURCE=FOLDER` for checkpoints that are not on the Hub."""
-
-    manifest: str
-    inventory: str
-    model_dir: Path | None = None
-    name: str | None = None
-    prices: Path | None = None
-    alternatives: Sequence[str] = ()
-    estimator: EstimatorName = EstimatorName.ROOFLINE
-
-
-@dataclass(frozen=True, slots=True)
 class PlanQuestion:
     """What `plan()` is asked, and the deployment that it is asked for."""
 
@@ -60,21 +48,25 @@ class PlanQuestion:
     inventory: Inventory
 
 
-def read_question(files: PlanFiles, output: Output, *, thorough: bool = False) -> PlanQuestion:
-    """Read everything; ends the command where something cannot be used or is not supported."""
-    deployment = _read_deployment(files.manifest, files.name)
+def read_question(options: QuestionOptions, *, thorough: bool = False) -> PlanQuestion:
+    """Read everything; ends the command where something is missing, cannot be used or is not supported."""
+    if options.filename is None:
+        bad_input("give the file with the LLMDeployment as -f FILE.")
+    if options.inventory is None:
+        bad_input("give the file with the cluster's nodes as --inventory FILE.")
+    deployment = _read_deployment(options.filename, options.name)
     spec, metadata = deployment.spec, deployment.metadata
     refused = unsupported_fields(spec)
     if refused:
-        refuse_fields([each.message for each in refused], output)
-    room = read_inventory(files.inventory, metadata.namespace, metadata.name)
+        refuse_fields([each.message for each in refused], options.output)
+    room = read_inventory(options.inventory, metadata.namespace, metadata.name)
     request = PlanRequest(
         spec=spec,
-        profile=_read_model(deployment, files.model_dir, output),
+        profile=_read_model(deployment, options.model_dir, options.output),
         replicas=spec.replicas,
-        prices=read_price_file(files.prices),
-        alternatives=tuple(_alternatives(spec, files.alternatives)),
-        estimator=_estimator(files.estimator),
+        prices=read_price_file(options.prices),
+        alternatives=tuple(_alternatives(spec, options.alternative or ())),
+        estimator=_estimator(options.estimator),
         thorough=thorough,
     )
     return PlanQuestion(deployment, request, room)
@@ -101,13 +93,16 @@ def read_price_file(path: Path | None) -> Prices:
 
 def _read_deployment(path: str, name: str | None) -> LLMDeployment:
     documents = [each for each in read_objects(path) if each["kind"] == KIND]
-    if name is not None:
-        documents = [each for each in documents if (each.get("metadata") or {}).get("name") == name]
-    if len(documents) != 1:
-        found = f"{len(documents)} objects" if documents else "no object"
+    if not documents:
+        bad_input(f"{path} holds no object of kind {KIND}; give a file with one.")
+    names = [str((each.get("metadata") or {}).get("name")) for each in documents]
+    chosen = [each for each, found in zip(documents, names, strict=True) if name in (None, found)]
+    if len(chosen) != 1:
+        holds = f"{len(chosen)} objects of kind {KIND}" if chosen else f"no {KIND}"
         wanted = f" named {name}" if name else ""
-        bad_input(f"{path} holds {found} of kind {KIND}{wanted}; name one of the file's by --name.")
-    deployment = parse_deployment(documents[0])
+        advice = "rename all but one" if name and chosen else "choose one by --name"
+        bad_input(f"{path} holds {holds}{wanted}; {advice} ({', '.join(dict.fromkeys(names))}).")
+    deployment = parse_deployment(chosen[0])
     if isinstance(deployment, Refusal):
         bad_input(f"{path}: {deployment.sentence}")
     return deployment
@@ -116,6 +111,8 @@ def _read_deployment(path: str, name: str | None) -> LLMDeployment:
 def _read_model(deployment: LLMDeployment, model_dir: Path | None, output: Output) -> ModelProfile:
     model = deployment.spec.model
     if model_dir is not None:
+        if not model_dir.is_dir():
+            bad_input(f"--model-dir {model_dir} is not a folder; give one with a config.json.")
         summary: Any = read_folder(model_dir, model.source)
     elif model.scheme == "hf":
         summary = read_hub(model.source, model.revision)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
 from stowage.api.support import unsupported_fields
 from stowage.api.v1alpha1 import LLMDeploymentSpec, parse_spec
-from stowage.commands.what_if import read_settings
+from stowage.commands.changes import COUNT, WORD, Reader, read_changes
 from stowage.hardware.catalog import find_gpu, nearest_names
 from stowage.hardware.gpu import Gpu
 from stowage.hardware.inventory import Inventory
@@ -24,9 +24,12 @@ from stowage.hardware.node import node_facts
 from stowage.hardware.room import NodeRoom
 from stowage.planning.explain import plan_words, summary
 from stowage.planning.explain.columns import columns
-from stowage.planning.explain.speed import rate_words
+from stowage.planning.explain.lines import bullet
 from stowage.planning.plan import Plan, PlanRequest, PlanResult, plan
 from stowage.planning.speed_notes import duration, money
+
+_NUMBERS: Final = frozenset({2, 3, 4, 5, 6})
+"""Columns of the answers that end together."""
 
 _GPUS: Final = re.compile(r"(\+?)(\d{1,4})x(.+)")
 _PER_NODE: Final = 8
@@ -55,7 +58,6 @@ _EXCLUDES: Final[Mapping[str, str]] = {
     "concurrency": "requestsPerSecond",
     "requests_per_second": "concurrencyPerReplica",
 }
-_TEXTS: Final = frozenset({"kv_cache_dtype", "ttft", "tpot", "priority"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,7 @@ def answer_what_ifs(
     """Answer all changes, or refuse the first that is not understood."""
     found = []
     for words in changes:
-        settings = read_settings(words, _readers())
+        settings = read_changes(words, READERS)
         changed = settings if isinstance(settings, Refusal) else _changed(request, inventory, settings)
         if isinstance(changed, Refusal):
             return replace(changed, message=f"--what-if {words}: {changed.message}")
@@ -91,22 +93,28 @@ def answer_what_ifs(
     return tuple(found)
 
 
-def what_if_lines(asked: PlanResult, answers: Sequence[PlanWhatIf]) -> Iterator[str]:
+def what_if_lines(
+    asked: PlanResult, answers: Sequence[PlanWhatIf], width: int | None = None
+) -> Iterator[str]:
     """Write one line for the question as asked and one for each change."""
-    rows: list[tuple[str, ...]] = [
-        ("what if", "plan", "TTFT", "TPOT", "tokens/s", "per hour", "per million tokens")
-    ]
+    results = [("as asked", asked), *((each.words, each.result) for each in answers)]
+    units = {result.plan.cost_unit for _, result in results if result.plan is not None}
+    common = units.pop() if len(units) == 1 else ""
+    costs = (f"{common}/hour", f"{common}/1M tokens") if common else ("per hour", "per 1M tokens")
+    rows: list[tuple[str, ...]] = [("what if", "plan", "TTFT", "TPOT", "tokens/s", *costs)]
     refused: list[str] = []
-    for words, result in (("as asked", asked), *((each.words, each.result) for each in answers)):
+    for words, result in results:
+        change = words.replace(",", ", ")
         if result.plan is None:
             reason = result.refusal.reason.value if result.refusal else ""
-            rows.append((words, f"refused: {reason}", "", "", "", "", ""))
+            rows.append((change, f"refused: {reason}", "", "", "", "", ""))
             refused.append(f"{words}: {summary(result)}")
         else:
-            rows.append((words, *_cells(result.plan)))
-    yield from columns(rows, frozenset({2, 3}))
-    yield from refused
-    yield from (f"{each.words}: {sentence}" for each in answers for sentence in each.unserved)
+            rows.append((change, *_cells(result.plan, common)))
+    yield from columns(rows, _NUMBERS, width)
+    unserved = (f"{each.words}: {sentence}" for each in answers for sentence in each.unserved)
+    for sentence in (*refused, *unserved):
+        yield from bullet(sentence, width)
 
 
 def what_if_document(answer: PlanWhatIf) -> dict[str, Any]:
@@ -138,23 +146,22 @@ def what_if_document(answer: PlanWhatIf) -> dict[str, Any]:
     return document
 
 
-def _cells(found: Plan) -> tuple[str, ...]:
-    replicas = f"{found.replicas} × " if found.replicas > 1 else ""
-    forecast, unit = found.forecast, found.cost_unit
+def _cells(found: Plan, common: str) -> tuple[str, ...]:
+    """Write a plan's numbers, of all its replicas; costs without their unit where all have it in common."""
+
+    def cost(amount: float | None) -> str:
+        words = "" if amount is None else money(amount, found.cost_unit)
+        return words.removesuffix(f" {common}") if common else words
+
+    replicas = f"{found.replicas} replicas of " if found.replicas > 1 else ""
+    forecast = found.forecast
     speed = ("", "", "")
     if forecast is not None:
         seconds = (forecast.ttft_seconds.central, forecast.tpot_seconds.central)
-        speed = (duration(seconds[0]), duration(seconds[1]), rate_words(forecast.output_tokens_per_second))
-    hourly = "" if found.cost_per_hour is None else money(found.cost_per_hour, unit)
-    million = "" if found.cost_per_million_tokens is None else money(found.cost_per_million_tokens, unit)
-    return (f"{replicas}{plan_words(found)}", *speed, hourly, million)
-
-
-def _readers() -> dict[str, Callable[[str], Any]]:
-    readers: dict[str, Callable[[str], Any]] = {
-        name: str if name in _TEXTS else float if name == "requests_per_second" else int for name in _PATHS
-    }
-    return {"gpus": _read_gpus, "replicas": int, **readers}
+        rate = forecast.output_tokens_per_second.central * found.replicas
+        speed = (duration(seconds[0]), duration(seconds[1]), f"{rate:,.0f}")
+    costs = (cost(found.cost_per_hour), cost(found.cost_per_million_tokens))
+    return (f"{replicas}{plan_words(found)}", *speed, *costs)
 
 
 def _read_gpus(text: str) -> GpuChange | Refusal:
@@ -168,6 +175,23 @@ def _read_gpus(text: str) -> GpuChange | Refusal:
         message = f"{match[3]} is not a GPU that this version knows."
         return Refusal(Reason.UNKNOWN_GPU, message, f"Did you mean {near}?" if near else "")
     return GpuChange(gpu, int(match[2]), match[1] == "+")
+
+
+_GPUS_READER: Final = Reader(_read_gpus, "a number of GPUs, as +8xH100 (beside what there is) or 8xH100")
+_DURATION: Final = Reader(str, "a duration")
+_RATE: Final = Reader(float, "a number")
+_OTHERS: Final[Mapping[str, Reader]] = {
+    "requests_per_second": _RATE,
+    "kv_cache_dtype": WORD,
+    "ttft": _DURATION,
+    "tpot": _DURATION,
+    "priority": WORD,
+}
+READERS: Final[Mapping[str, Reader]] = {
+    "gpus": _GPUS_READER,
+    "replicas": COUNT,
+    **{name: _OTHERS.get(name, COUNT) for name in _PATHS},
+}
 
 
 def _changed(
