@@ -28,7 +28,7 @@ from rich.table import Table
 from stowage.api.refusal import Refusal
 from stowage.memory.budget import ledger
 from stowage.memory.device import DeviceMemory
-from stowage.memory.engine_version import EngineVersion, engine_version, newest_engine_version
+from stowage.memory.release.engine_version import EngineVersion, engine_version, newest_engine_version
 from stowage.memory.shape import EngineShape
 from stowage.model.config_json import read_profile
 from stowage.model.profile import ModelProfile

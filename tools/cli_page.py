@@ -12,8 +12,8 @@ from typing import Any, Final
 import typer
 
 from stowage.cli import app
-from stowage.commands.memory_what_if import READERS as MEMORY_CHANGES
-from stowage.commands.plan_what_if import READERS as PLAN_CHANGES
+from stowage.commands.memory.what_if import READERS as MEMORY_CHANGES
+from stowage.commands.plan.what_if import READERS as PLAN_CHANGES
 
 CLI_PAGE: Final = Path(__file__).resolve().parent.parent / "docs" / "cli.md"
 

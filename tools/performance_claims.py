@@ -12,8 +12,8 @@ from typing import Final
 
 from stowage.memory.budget import ledger
 from stowage.memory.device import DeviceMemory
-from stowage.memory.engine_version import EngineVersion, engine_version, newest_engine_version
 from stowage.memory.ledger import Ledger
+from stowage.memory.release.engine_version import EngineVersion, engine_version, newest_engine_version
 from stowage.memory.shape import EngineShape
 from stowage.memory.weights import unsharded_parameter_bytes
 from stowage.performance.levers import judged, levers

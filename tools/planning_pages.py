@@ -16,7 +16,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
 
-from stowage.commands.plan_picture import picture
+from stowage.commands.plan.picture import picture
 from stowage.planning.explain.table import plan_table
 from stowage.planning.plan import plan
 from tools.generated import run

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.case_file import Row, read_rows
-from stowage.memory.engine_version import EngineVersion, engine_version, release_numbers
+from stowage.memory.release.engine_version import EngineVersion, engine_version, release_numbers
 
 _DEFAULT_BLOCK_SIZE = 16
 _DEV_OF_NOTHING = "0.1.dev"

@@ -26,9 +26,14 @@ from bench.accuracy.release_dates import release_of_month
 from stowage.api.refusal import Refusal
 from stowage.memory.assumed_draft import assumed_draft
 from stowage.memory.budget import DeviceMemory, EngineShape, default_batch_limits
-from stowage.memory.engine_version import EngineVersion, engine_on, engine_version, newest_engine_version
-from stowage.memory.kv_dtype import known_kv_dtypes
-from stowage.memory.quantized_on_load import quantized_on_load
+from stowage.memory.kv.dtype import known_kv_dtypes
+from stowage.memory.quantized.on_load import quantized_on_load
+from stowage.memory.release.engine_version import (
+    EngineVersion,
+    engine_on,
+    engine_version,
+    newest_engine_version,
+)
 from stowage.memory.shape import LoraSettings, SpeculativeSettings
 from stowage.model.families.removed import last_engines
 from stowage.model.profile import ModelProfile

@@ -15,10 +15,10 @@ from bench.latency.models import LatencyModels
 from bench.latency.written import written_gpu, written_release
 from stowage.api.refusal import Refusal
 from stowage.hardware.gpu import Gpu
-from stowage.memory.batch_limits import default_batch_limits
 from stowage.memory.budget import rank_ledgers, tightest
 from stowage.memory.device import DeviceMemory
-from stowage.memory.engine_version import EngineVersion, engine_version
+from stowage.memory.release.batch_limits import default_batch_limits
+from stowage.memory.release.engine_version import EngineVersion, engine_version
 from stowage.memory.shape import EngineShape
 from stowage.model.profile import ModelProfile
 from stowage.performance.serving import Serving

@@ -18,7 +18,7 @@ from statistics import median
 from typing import Any
 
 from bench.latency.case import Case
-from stowage.memory.engine_version import newest_engine_version
+from stowage.memory.release.engine_version import newest_engine_version
 
 _SYSTEMS = {
     "h100_sxm": "NVIDIA-H100-80GB-HBM3",

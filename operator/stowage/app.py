@@ -24,13 +24,13 @@ from stowage.engine import reconcile
 from stowage.feed.agent_http import AgentHttp
 from stowage.feed.discovery import guard_own_kind, wait_for_own_kind
 from stowage.feed.grants import Grants
-from stowage.feed.hub import Hub, Tools
 from stowage.feed.job_pods import JobPods
 from stowage.feed.kopf_feed import KopfFeed
-from stowage.feed.model_reader import ModelReader
+from stowage.feed.models.hub import Hub, Tools
+from stowage.feed.models.reader import ModelReader
+from stowage.feed.models.resolutions import Resolutions
+from stowage.feed.models.resolver import resolve
 from stowage.feed.optional_watches import OptionalWatches
-from stowage.feed.resolutions import Resolutions
-from stowage.feed.resolver import resolve
 from stowage.feed.resync import Resync, ResyncTimes
 from stowage.feed.scraper import Scraper, ScrapeTimes
 from stowage.feed.snapshot import Knowledge

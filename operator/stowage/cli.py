@@ -13,9 +13,9 @@ import typer
 from stowage import __version__
 from stowage.commands import explain as explain_module
 from stowage.commands import inspect as inspect_module
-from stowage.commands import memory as memory_module
-from stowage.commands import plan as plan_module
-from stowage.memory.engine_version import newest_engine_version
+from stowage.commands.memory import command as memory_module
+from stowage.commands.plan import command as plan_module
+from stowage.memory.release.engine_version import newest_engine_version
 
 app = typer.Typer(
     name="stowage",

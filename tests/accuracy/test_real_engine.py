@@ -20,7 +20,7 @@ import pytest
 
 from e2e.tinymodel import TinyModel
 from stowage.api.v1alpha1 import AccuracyVerdict
-from stowage.engine.accuracy_verdict import judge
+from stowage.engine.accuracy.verdict import judge
 from stowage_runtime.accuracy.bounds import CONFIDENCE
 from stowage_runtime.accuracy.measurement import BaselineRuns, Measured, run_baseline, run_candidate
 from stowage_runtime.accuracy.prompts import Prompt

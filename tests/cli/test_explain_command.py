@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from stowage.commands import plan_question
+from stowage.commands.plan import question as plan_question
 from tests.cli.support import make_files, manifest, run, stowage, write
 from tests.hardware.objects import gpu_node
 from tests.planning.builders import llama_config, mixed_nodes

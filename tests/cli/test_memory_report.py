@@ -7,9 +7,9 @@ import re
 
 import pytest
 
-from stowage.commands.memory_options import MemoryOptions
-from stowage.commands.memory_question import MemoryQuestion, read_question
-from stowage.commands.memory_table import budget_rows, rows_beside
+from stowage.commands.memory.options import MemoryOptions
+from stowage.commands.memory.question import MemoryQuestion, read_question
+from stowage.commands.memory.table import budget_rows, rows_beside
 from stowage.memory.budget import rank_ledgers, tightest
 from tests.cli.support import stowage
 from tests.model.support import MODELS

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from stowage.commands import svg
-from stowage.commands.memory_options import MemoryOptions
-from stowage.commands.memory_parts import memory_parts
-from stowage.commands.memory_picture import picture as memory_picture
-from stowage.commands.memory_question import MemoryQuestion, read_question
-from stowage.commands.plan_picture import picture as plan_picture
+from stowage.commands.memory.options import MemoryOptions
+from stowage.commands.memory.parts import memory_parts
+from stowage.commands.memory.picture import picture as memory_picture
+from stowage.commands.memory.question import MemoryQuestion, read_question
+from stowage.commands.plan.picture import picture as plan_picture
 from stowage.memory.budget import rank_ledgers, tightest
 from stowage.memory.ledger import Ledger
 from tests.cli.support import stowage

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stowage.api.v1alpha1 import AccuracySpec, AccuracyStatus
-from stowage.engine.accuracy_record import CheckResult
-from stowage.engine.accuracy_status import judged_status
-from stowage.engine.accuracy_verdict import judge
+from stowage.engine.accuracy.record import CheckResult
+from stowage.engine.accuracy.status import judged_status
+from stowage.engine.accuracy.verdict import judge
 from stowage_runtime.accuracy.figures import Compared, answer_figures, likelihood_figures
 from stowage_runtime.contract import AccuracyReport
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stowage.api.v1alpha1 import AccuracyVerdict
-from stowage.engine.accuracy_verdict import judge, needed_prompts
+from stowage.engine.accuracy.verdict import judge, needed_prompts
 from stowage_runtime.accuracy.bounds import CONFIDENCE, paired_drop
 from stowage_runtime.contract import AccuracyReport, AnswerFigures, LikelihoodFigures
 

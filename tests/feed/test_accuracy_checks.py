@@ -13,7 +13,7 @@ from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
 from stowage.feed.grants import Grants
 from stowage.feed.job_demand import waiting_job
-from stowage.feed.resolutions import Resolutions
+from stowage.feed.models.resolutions import Resolutions
 from stowage.kube.kinds import CHILD_KINDS, JOB, POD
 from stowage.kube.store import Store
 from stowage.world import Key, ModelQuery, ModelResolved, Outcome

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from stowage.feed.grants import Grants
-from stowage.feed.hub import Hub, Tools
-from stowage.feed.resolutions import Resolutions
+from stowage.feed.models.hub import Hub, Tools
+from stowage.feed.models.resolutions import Resolutions
 from stowage.feed.snapshot import Knowledge
 from stowage.feed.verdicts import Verdicts
 from stowage.feed.watchdog import Watchdog

@@ -10,9 +10,9 @@ import pytest
 from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
 from stowage.feed.agent_http import AgentUnavailable
-from stowage.feed.config_map_source import read_config_map
-from stowage.feed.inspection import inspect_by_pod
-from stowage.feed.model_reader import ModelReader
+from stowage.feed.models.config_map_source import read_config_map
+from stowage.feed.models.inspection import inspect_by_pod
+from stowage.feed.models.reader import ModelReader
 from stowage.feed.retries import retry_seconds
 from stowage.kube.kinds import POD
 from stowage.kube.store import Change, Store

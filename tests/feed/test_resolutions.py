@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
-from stowage.feed.resolutions import Resolutions
+from stowage.feed.models.resolutions import Resolutions
 from stowage.kube.errors import Unreachable
 from stowage.world import Key, ModelFailed, ModelPending, ModelQuery, ModelResolved
 from stowage_runtime.contract import CheckpointSummary

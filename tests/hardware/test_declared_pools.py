@@ -11,7 +11,7 @@ import yaml
 from stowage.app import main
 from stowage.commands.inventory_file import read_inventory
 from stowage.feed.grants import Grants
-from stowage.feed.resolutions import Resolutions
+from stowage.feed.models.resolutions import Resolutions
 from stowage.feed.snapshot import Knowledge
 from stowage.feed.verdicts import Verdicts
 from stowage.hardware.pool_file import read_pools

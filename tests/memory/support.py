@@ -6,8 +6,8 @@ from typing import Any
 
 from stowage.memory.budget import ledger
 from stowage.memory.device import DeviceMemory
-from stowage.memory.engine_version import EngineVersion, engine_version
 from stowage.memory.ledger import Ledger
+from stowage.memory.release.engine_version import EngineVersion, engine_version
 from stowage.memory.shape import EngineShape
 from stowage.model.profile import ModelProfile
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from stowage.api.refusal import Refusal
-from stowage.memory.attention_backend import (
+from stowage.memory.kv.attention_backend import (
     AttentionBackend,
     AttentionNeeds,
     Conditions,
     auto_kv_dtype,
     choose_backend,
 )
-from stowage.memory.kv_dtype import backend_table, known_kv_dtypes, kv_format
+from stowage.memory.kv.dtype import backend_table, known_kv_dtypes, kv_format
 
 HEADS = AttentionNeeds("heads", 128, 32)
 LATENT = AttentionNeeds("latent", 576, 16, nope_head_dim=128)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from stowage.memory.batch_limits import default_batch_limits
 from stowage.memory.device import DeviceMemory
+from stowage.memory.release.batch_limits import default_batch_limits
 from tests.memory.support import A100, B200, H100, L4, NODE, gpu, version
 from tests.model.support import published
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from stowage.api.refusal import Refusal
-from stowage.memory.engine_version import engine_version, newest_engine_version
+from stowage.memory.release.engine_version import engine_version, newest_engine_version
 from tests.memory.support import version
 
 

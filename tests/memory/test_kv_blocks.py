@@ -9,7 +9,7 @@ import pytest
 
 from stowage.api.refusal import Refusal
 from stowage.memory.device import DeviceMemory
-from stowage.memory.kv_cache import KvCache
+from stowage.memory.kv.cache import KvCache
 from stowage.memory.setting import Setting
 from stowage.memory.shape import SpeculativeSettings
 from stowage.model.profile import (

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from stowage.memory.kv_budget import kv_budget
-from stowage.memory.kv_pool import KvPool
+from stowage.memory.kv.budget import kv_budget
+from stowage.memory.kv.pool import KvPool
 from stowage.memory.rank import rank_terms
 from stowage.memory.setting import Setting
 from tests.memory.support import A100, GIB, shape, version

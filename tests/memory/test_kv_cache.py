@@ -10,8 +10,8 @@ import pytest
 from stowage.api.refusal import Refusal
 from stowage.memory.budget import ledger
 from stowage.memory.device import DeviceMemory
-from stowage.memory.engine_version import EngineVersion, engine_version
 from stowage.memory.ledger import Ledger
+from stowage.memory.release.engine_version import EngineVersion, engine_version
 from stowage.memory.shape import SpeculativeSettings
 from tests.memory.support import A100, B200, GIB, H100, L4, ledger_of, shape, version
 from tests.model.support import TINY, profile_of, published

@@ -16,7 +16,7 @@ import pytest
 
 from stowage.api.refusal import Refusal
 from stowage.memory.budget import rank_ledgers
-from stowage.memory.kv_rules import kv_rules
+from stowage.memory.kv.rules import kv_rules
 from stowage.memory.shape import SpeculativeSettings
 from stowage.model.profile import (
     AttentionProfile,

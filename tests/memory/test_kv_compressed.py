@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from stowage.memory.kv_compressed import groups_of, layer_caches
-from stowage.memory.kv_dtype import KvFormat
-from stowage.memory.kv_groups import Placed
-from stowage.memory.kv_layers import LayerCache
-from stowage.memory.kv_rules import kv_rules
+from stowage.memory.kv.compressed import groups_of, layer_caches
+from stowage.memory.kv.dtype import KvFormat
+from stowage.memory.kv.groups import Placed
+from stowage.memory.kv.layers import LayerCache
+from stowage.memory.kv.rules import kv_rules
 from stowage.model.profile import ModelProfile
 from tests.memory.support import GIB, version
 from tests.model.support import published

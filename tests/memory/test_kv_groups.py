@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from stowage.memory.kv_groups import KvGroup, UngroupableError, form_groups, project
-from stowage.memory.kv_layers import KvLayer
-from stowage.memory.kv_pool import KvPool
-from stowage.memory.kv_rules import KvRules, kv_rules
+from stowage.memory.kv.groups import KvGroup, UngroupableError, form_groups, project
+from stowage.memory.kv.layers import KvLayer
+from stowage.memory.kv.pool import KvPool
+from stowage.memory.kv.rules import KvRules, kv_rules
 from tests.memory.support import version
 
 RULES = kv_rules(version())

@@ -10,7 +10,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from stowage.commands import inspect as inspect_module
-from stowage.commands import memory as memory_module
+from stowage.commands.memory import command as memory_module
 from tests.model.support import MODELS
 
 LLAMA = str(MODELS / "meta-llama--Llama-3.1-8B-Instruct")

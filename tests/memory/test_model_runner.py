@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from stowage.memory.model_runner import model_runner
+from stowage.memory.release.model_runner import model_runner
 from tests.memory.support import version
 from tests.model.support import published
 

@@ -11,8 +11,8 @@ from stowage.memory.budget import ledger
 from stowage.memory.device import DeviceMemory
 from stowage.memory.layout import RankLayout
 from stowage.memory.ledger import Ledger
-from stowage.memory.quantization_rules import check_quantization, least_capability
-from stowage.memory.quantized_fit import misfit
+from stowage.memory.quantized.fit import misfit
+from stowage.memory.quantized.rules import check_quantization, least_capability
 from stowage.model.profile import ModelProfile
 from stowage.model.tensors import Linear, ParameterTensor, Place, Scheme, Shard
 from tests.memory.support import A100, B200, GIB, H100, L4, T4, gpu, shape, version

@@ -8,8 +8,8 @@ from __future__ import annotations
 import pytest
 
 from stowage.memory.layout import RankLayout
-from stowage.memory.quantized import Matrix, RankTensor, created_tensors
-from stowage.memory.quantized_kernels import Kernels
+from stowage.memory.quantized.kernels import Kernels
+from stowage.memory.quantized.tensors import Matrix, RankTensor, created_tensors
 from stowage.memory.weights import rank_weights
 from stowage.model.tensors import Scheme
 from tests.memory.support import GIB

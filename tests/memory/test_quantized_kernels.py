@@ -10,9 +10,9 @@ import pytest
 import stowage.memory
 from stowage.memory.device import DeviceMemory
 from stowage.memory.layout import RankLayout
-from stowage.memory.quantized import Matrix, RankTensor
-from stowage.memory.quantized_effects import EFFECTS, Loaded, expert_bias, marlin_padded
-from stowage.memory.quantized_kernels import Kernels, chosen_kernel, kernels_of
+from stowage.memory.quantized.effects import EFFECTS, Loaded, expert_bias, marlin_padded
+from stowage.memory.quantized.kernels import Kernels, chosen_kernel, kernels_of
+from stowage.memory.quantized.tensors import Matrix, RankTensor
 from stowage.memory.weights import rank_tensors, rank_weights
 from stowage.model.tensors import Scheme
 from tests.memory.support import A100, B200, H100, NODE, version

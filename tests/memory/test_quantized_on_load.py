@@ -8,8 +8,8 @@ from stowage.api.refusal import Refusal
 from stowage.memory.budget import ledger
 from stowage.memory.layout import RankLayout
 from stowage.memory.ledger import Ledger
-from stowage.memory.quantized_kernels import Kernels
-from stowage.memory.quantized_on_load import load_peak_holds_model, quantized_on_load
+from stowage.memory.quantized.kernels import Kernels
+from stowage.memory.quantized.on_load import load_peak_holds_model, quantized_on_load
 from stowage.memory.weights import rank_weights
 from stowage.model.profile import ModelProfile
 from tests.memory.support import GIB, H100, gpu, shape, version

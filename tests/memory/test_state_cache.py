@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stowage.memory.state_cache import hybrid_block_size, state_bytes, states_per_request
+from stowage.memory.kv.state_cache import hybrid_block_size, state_bytes, states_per_request
 from stowage.model.profile import StateProfile
 from tests.model.support import published
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stowage.memory.layout import RankLayout
-from stowage.memory.quantized_kernels import Kernels
+from stowage.memory.quantized.kernels import Kernels
 from stowage.memory.weights import rank_tensors, rank_weights, unsharded_parameter_bytes
 from tests.memory.support import GIB
 from tests.model.support import TINY, config_of, profile_of, published

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from stowage.api.refusal import Refusal
 from stowage.commands import inspect as inspect_module
-from stowage.commands import memory as memory_module
-from stowage.feed.local_checkpoint import read_folder
+from stowage.commands.memory import command as memory_module
+from stowage.feed.models.local_checkpoint import read_folder
 from stowage_runtime.contract import CheckpointSummary
 from tests.model.support import MODELS, TINY, config_of, headers_of, profile_of, summary_of, write_weights
 

@@ -10,7 +10,7 @@ from stowage.api.refusal import Refusal
 from stowage.memory.constraints import check_parallelism, check_shape
 from stowage.memory.context_parallel import check_context_parallelism
 from stowage.memory.layout import RankLayout
-from stowage.memory.quantized_kernels import Kernels
+from stowage.memory.quantized.kernels import Kernels
 from stowage.memory.sharding import rank_elements
 from stowage.memory.weights import rank_tensors, rank_weights
 from stowage.model.dtype import ELEMENT_BYTES

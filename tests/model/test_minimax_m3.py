@@ -8,7 +8,7 @@ import pytest
 
 from stowage.api.refusal import Refusal
 from stowage.memory.layout import RankLayout
-from stowage.memory.quantized_fit import misfit
+from stowage.memory.quantized.fit import misfit
 from stowage.memory.weights import rank_tensors
 from stowage.model.architectures import stored_tensors
 from stowage.model.config_json import read_profile

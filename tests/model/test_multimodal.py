@@ -9,7 +9,7 @@ import pytest
 
 from stowage.api.refusal import Refusal
 from stowage.memory.layout import RankLayout
-from stowage.memory.quantized_kernels import kernels_of
+from stowage.memory.quantized.kernels import kernels_of
 from stowage.memory.weights import rank_tensors, rank_weights
 from stowage.model.architectures import stored_tensors
 from stowage.model.config_json import read_profile

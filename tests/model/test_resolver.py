@@ -12,7 +12,7 @@ import pytest
 from e2e.hub.faults import Fault
 from e2e.hub.server import Hub
 from stowage.api.refusal import Refusal
-from stowage.feed.resolver import resolve, weight_files
+from stowage.feed.models.resolver import resolve, weight_files
 from stowage.model.config_json import read_profile
 from stowage.model.profile import ModelProfile
 from stowage_runtime.contract import CheckpointSummary

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stowage.hardware.catalog import catalog
 from stowage.memory.device import DeviceMemory
 from stowage.memory.layout import RankLayout
-from stowage.memory.quantized_kernels import kernels_of
+from stowage.memory.quantized.kernels import kernels_of
 from stowage.memory.weights import rank_weights
 from stowage.model.tensors import Scheme
 from stowage.performance.arithmetic import Arithmetic, arithmetic_of, peak_flops

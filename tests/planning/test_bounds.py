@@ -8,12 +8,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from stowage.api.refusal import Refusal
-from stowage.planning.bounds import bound, is_beaten, quick_bound
-from stowage.planning.gpu_search import planning_of
 from stowage.planning.groups import gpu_groups
-from stowage.planning.judge import Score
-from stowage.planning.lossy import Variant, eight_bit_on_load
 from stowage.planning.plan import PlanRequest
+from stowage.planning.search.bounds import bound, is_beaten, quick_bound
+from stowage.planning.search.gpu import planning_of
+from stowage.planning.search.judge import Score
+from stowage.planning.search.lossy import Variant, eight_bit_on_load
 from tests.planning.builders import inventory_of, llama_1b, llama_8b, llama_70b, spec_of
 from tests.planning.test_oracle import nodes, wishes
 from tests.planning.test_shapes import mixtral

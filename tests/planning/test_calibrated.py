@@ -16,7 +16,7 @@ from stowage.memory.calibration import (
     calibration_key,
 )
 from stowage.memory.device import DeviceMemory
-from stowage.memory.engine_version import EngineVersion, engine_version
+from stowage.memory.release.engine_version import EngineVersion, engine_version
 from stowage.planning.calibrated import calibrated_words
 from stowage.planning.plan import Plan, PlanRequest, plan
 from tests.hardware.objects import gpu_node

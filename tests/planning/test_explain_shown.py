@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from stowage.api.v1alpha1.plan_better import PlanBetter
 from stowage.api.v1alpha1.plan_status import PLAN_MAX_BYTES, PlanStatus
-from stowage.commands.plan_picture import picture
+from stowage.commands.plan.picture import picture
 from stowage.performance.boundness import Bound
 from stowage.performance.interval import Interval
 from stowage.performance.traffic import Traffic

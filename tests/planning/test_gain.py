@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from stowage.planning.gain import gain
 from stowage.planning.plan import Plan
+from stowage.planning.search.gain import gain
 from tests.hardware.objects import gpu_node
 from tests.planning.builders import chosen, inventory_of, llama_8b, make_plan
 

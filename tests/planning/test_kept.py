@@ -9,10 +9,10 @@ from typing import Any, cast
 import pytest
 
 from stowage.api.v1alpha1 import Priority
-from stowage.planning.judge import Score
 from stowage.planning.kept import _is_worth_telling
 from stowage.planning.plan import Plan, PlanRequest, PlanResult, plan
 from stowage.planning.prices import Prices
+from stowage.planning.search.judge import Score
 from tests.hardware.objects import gpu_node, pod
 from tests.planning.builders import chosen, inventory_of, llama_8b, make_plan, spec_of
 

@@ -18,12 +18,12 @@ from stowage.hardware.catalog import find_gpu
 from stowage.memory.budget import ledger
 from stowage.memory.device import DeviceMemory
 from stowage.model.profile import ModelProfile
-from stowage.planning.gpu_search import planning_of
 from stowage.planning.groups import gpu_groups
-from stowage.planning.judge import Score
-from stowage.planning.lossy import Variant
 from stowage.planning.plan import Plan, PlanRequest, plan
 from stowage.planning.prices import default_prices
+from stowage.planning.search.gpu import planning_of
+from stowage.planning.search.judge import Score
+from stowage.planning.search.lossy import Variant
 from tests.hardware.objects import gpu_node
 from tests.planning.builders import chosen, inventory_of, llama_1b, llama_8b, make_plan, spec_of
 from tests.planning.test_shapes import mixtral

@@ -12,9 +12,9 @@ from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
 from stowage.hardware.catalog import find_gpu
 from stowage.model.profile import ModelProfile
-from stowage.planning.lossy import LossyOption, eight_bit_on_load, helps, lossy_variants, weight_bits
 from stowage.planning.plan import Plan, PlanRequest, PlanResult, plan
-from stowage.planning.precision_search import parameters
+from stowage.planning.search.lossy import LossyOption, eight_bit_on_load, helps, lossy_variants, weight_bits
+from stowage.planning.search.precision import parameters
 from tests.hardware.objects import gpu_node
 from tests.model.support import config_of
 from tests.planning.builders import (

@@ -10,9 +10,9 @@ import pytest
 
 from stowage.api.conditions import Reason
 from stowage.model.profile import ModelProfile
-from stowage.planning.candidate import candidates
 from stowage.planning.groups import gpu_groups
 from stowage.planning.placement import place_replicas
+from stowage.planning.search.candidate import candidates
 from tests.hardware.objects import gpu_node
 from tests.model.support import config_of
 from tests.planning.builders import (

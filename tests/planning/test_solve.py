@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stowage.planning.solve import largest
+from stowage.planning.search.solve import largest
 
 
 @st.composite

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 from stowage.api.refusal import Refusal
 from stowage.performance.forecast import Forecast
-from stowage.planning import stepped
 from stowage.planning.assemble import assemble as assemble_plan
 from stowage.planning.demand import objectives_of
 from stowage.planning.plan import Plan, PlanResult
-from stowage.planning.stepped import MOST_STEPPED
+from stowage.planning.search import stepped
+from stowage.planning.search.stepped import MOST_STEPPED
 from tests.hardware.objects import gpu_node
 from tests.planning.builders import chosen, inventory_of, llama_8b, make_plan, mixed_nodes, spec_of
 

@@ -11,9 +11,9 @@ from stowage.commands.bad_input import EXIT_DOES_NOT_FIT
 from stowage.commands.options_object import with_options
 from stowage.commands.output import Output, terminal_columns, written
 from stowage.commands.picture_file import picture_path
-from stowage.commands.plan import draw, say_who_answered
-from stowage.commands.plan_options import QuestionOptions
-from stowage.commands.plan_question import read_question
+from stowage.commands.plan.command import draw, say_who_answered
+from stowage.commands.plan.options import QuestionOptions
+from stowage.commands.plan.question import read_question
 from stowage.planning.explain.report import explain_document, explain_report
 from stowage.planning.plan import plan
 

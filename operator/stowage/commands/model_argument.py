@@ -9,8 +9,8 @@ from typing import Final
 
 from stowage.api.reasons import Reason
 from stowage.api.refusal import Refusal
-from stowage.feed.local_checkpoint import read_folder
-from stowage.feed.resolver import resolve_now
+from stowage.feed.models.local_checkpoint import read_folder
+from stowage.feed.models.resolver import resolve_now
 from stowage_runtime.contract import CheckpointSummary
 
 _BY_TOKEN: Final = frozenset({Reason.MODEL_ACCESS_DENIED, Reason.MODEL_NOT_FOUND})

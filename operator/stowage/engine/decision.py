@@ -10,8 +10,8 @@ from typing import Any
 from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
 from stowage.api.v1alpha1 import LLMDeploymentSpec
-from stowage.engine.accuracy import AccuracyStep
-from stowage.engine.accuracy_step import checked
+from stowage.engine.accuracy.check import AccuracyStep
+from stowage.engine.accuracy.step import checked
 from stowage.engine.inputs import plan_inputs
 from stowage.engine.model_step import ModelStep, resolve_model
 from stowage.engine.plan_step import PlanStep, keep_plan, make_plan, plan_in_force_fits

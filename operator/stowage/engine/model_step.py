@@ -14,7 +14,7 @@ from stowage.engine.situation import Situation
 from stowage.engine.verdict import Verdict
 from stowage.model.config_json import read_profile
 from stowage.model.profile import ModelProfile
-from stowage.planning.lossy import LossyOption
+from stowage.planning.search.lossy import LossyOption
 from stowage.render.inspection_pod import inspection_pod_name
 from stowage.world import ModelFailed, ModelQuery, ModelResolved, Resolution
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from stowage.api.v1alpha1 import LLMDeploymentSpec
-from stowage.engine.accuracy import unneeded_jobs
-from stowage.engine.accuracy_record import AccuracyRecord
+from stowage.engine.accuracy.check import unneeded_jobs
+from stowage.engine.accuracy.record import AccuracyRecord
 from stowage.engine.decision import Decision
 from stowage.engine.inputs import recorded_spec
 from stowage.engine.record import InForce

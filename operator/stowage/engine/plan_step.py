@@ -14,8 +14,8 @@ from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
 from stowage.api.v1alpha1 import AccuracyVerdict, LLMDeploymentSpec, PlanStatus
 from stowage.diagnosis.pod import is_bound
-from stowage.engine.accuracy import judged_keys
-from stowage.engine.accuracy_record import Contender
+from stowage.engine.accuracy.check import judged_keys
+from stowage.engine.accuracy.record import Contender
 from stowage.engine.inputs import plan_inputs
 from stowage.engine.model_step import ModelStep
 from stowage.engine.room import own_room, released_room

@@ -10,7 +10,7 @@ from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
 from stowage.api.support import unsupported_fields
 from stowage.api.v1alpha1 import LLMDeploymentSpec, parse_spec
-from stowage.engine.accuracy_record import AccuracyRecord, read_accuracy_record
+from stowage.engine.accuracy.record import AccuracyRecord, read_accuracy_record
 from stowage.engine.better_record import BetterRecord, read_better
 from stowage.engine.record import InForce, read_in_force
 from stowage.engine.start_up_record import StartUp, read_start_ups

@@ -21,8 +21,8 @@ from stowage.hardware.on_request import with_requested
 from stowage.memory.budget import ledger
 from stowage.memory.calibration import CalibrationKey, Terms, calibration_key, start_record
 from stowage.memory.device import DeviceMemory
-from stowage.memory.engine_version import engine_version, release_numbers
 from stowage.memory.ledger import Ledger
+from stowage.memory.release.engine_version import engine_version, release_numbers
 from stowage.model.profile import ModelProfile
 from stowage.planning.groups import gpu_groups
 from stowage.planning.plan import Plan

@@ -13,7 +13,7 @@ from typing import Any
 from stowage.engine.start_up_record import calibration_of, start_ups_text
 from stowage.feed.demand import Waiting, keep_places, keep_quota
 from stowage.feed.grants import Grants
-from stowage.feed.resolutions import Resolutions
+from stowage.feed.models.resolutions import Resolutions
 from stowage.feed.verdicts import Verdicts
 from stowage.hardware.inventory import Inventory, build_inventory, quota_room
 from stowage.hardware.pools import Pool

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 from stowage.api.refusal import Refusal
-from stowage.memory.attention_backend import Conditions, auto_kv_dtype
 from stowage.memory.device import DeviceMemory
-from stowage.memory.engine_version import EngineVersion
-from stowage.memory.kv_cache import KvCache, kv_cache
-from stowage.memory.kv_question import CacheQuestion, has_cross_attention
-from stowage.memory.kv_rules import kv_rules
-from stowage.memory.model_runner import model_runner
+from stowage.memory.kv.attention_backend import Conditions, auto_kv_dtype
+from stowage.memory.kv.cache import KvCache, kv_cache
+from stowage.memory.kv.question import CacheQuestion, has_cross_attention
+from stowage.memory.kv.rules import kv_rules
+from stowage.memory.release.engine_version import EngineVersion
+from stowage.memory.release.model_runner import model_runner
 from stowage.memory.shape import EngineShape
 from stowage.memory.speculation import draft_of
 from stowage.model.dtype import ELEMENT_BYTES, element_type

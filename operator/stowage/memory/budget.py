@@ -1,7 +1,7 @@
 """The ledger of one shape on one device: the one entrance to this layer.
 
 A shape that the engine would not accept at all gives a refusal; any other gives the ledger of its tightest
-rank, whose verdict says whether it fits. The budget equations are in kv_budget.py, the terms in rank.py,
+rank, whose verdict says whether it fits. The budget equations are in kv/budget.py, the terms in rank.py,
 the checks in margins.py.
 """
 
@@ -15,18 +15,18 @@ from typing import Final
 from stowage.api.refusal import Refusal
 from stowage.memory.band import Band
 from stowage.memory.basis import Basis
-from stowage.memory.batch_limits import default_batch_limits
 from stowage.memory.calibration import UNCALIBRATED, Calibration
 from stowage.memory.constraints import check_layout, check_limits, check_release
 from stowage.memory.device import DeviceMemory
-from stowage.memory.engine_version import EngineVersion, engine_on
-from stowage.memory.kv_budget import KvBudget, kv_budget
-from stowage.memory.kv_question import keeps_states
+from stowage.memory.kv.budget import KvBudget, kv_budget
+from stowage.memory.kv.question import keeps_states
 from stowage.memory.ledger import Ledger, Verdict
 from stowage.memory.margins import margins
-from stowage.memory.quantization_rules import check_quantization
-from stowage.memory.quantized_on_load import check_load_peak, quantized_on_load
+from stowage.memory.quantized.on_load import check_load_peak, quantized_on_load
+from stowage.memory.quantized.rules import check_quantization
 from stowage.memory.rank import rank_terms
+from stowage.memory.release.batch_limits import default_batch_limits
+from stowage.memory.release.engine_version import EngineVersion, engine_on
 from stowage.memory.setting import Setting
 from stowage.memory.shape import EngineShape
 from stowage.memory.verdict import judge

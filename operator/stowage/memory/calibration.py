@@ -15,9 +15,9 @@ from statistics import median
 from typing import Final
 
 from stowage.memory.device import DeviceMemory
-from stowage.memory.engine_version import EngineVersion, release_numbers
 from stowage.memory.estimates import Estimate
 from stowage.memory.ledger import Ledger
+from stowage.memory.release.engine_version import EngineVersion, release_numbers
 from stowage.memory.shape import EngineShape
 from stowage.model.profile import ModelProfile
 

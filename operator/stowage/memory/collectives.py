@@ -14,8 +14,8 @@ from math import ceil
 from typing import Any, Final
 
 from stowage.memory.device import DeviceMemory
-from stowage.memory.engine_version import EngineVersion
 from stowage.memory.estimates import NOTHING, Estimate
+from stowage.memory.release.engine_version import EngineVersion
 from stowage.memory.shape import EngineShape
 
 _MIB: Final = 2**20

@@ -13,8 +13,8 @@ from stowage.api.refusal import Refusal
 from stowage.memory.context_parallel import check_context_parallelism
 from stowage.memory.device import DeviceMemory
 from stowage.memory.encoder_limits import check_encoders
-from stowage.memory.engine_version import EngineVersion, release_numbers
 from stowage.memory.layout import RankLayout
+from stowage.memory.release.engine_version import EngineVersion, release_numbers
 from stowage.memory.shape import EngineShape
 from stowage.model.dtype import element_type
 from stowage.model.families.removed import last_engines

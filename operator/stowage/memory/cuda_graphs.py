@@ -9,10 +9,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Final
 
-from stowage.memory.attention_backend import AttentionBackend, choose_backend
 from stowage.memory.basis import Basis
 from stowage.memory.estimates import NOTHING, Estimate, graph_bytes_per_size
-from stowage.memory.kv_blocks import attention_needs
+from stowage.memory.kv.attention_backend import AttentionBackend, choose_backend
+from stowage.memory.kv.blocks import attention_needs
 from stowage.memory.setting import Setting
 from stowage.memory.shape import EngineShape
 

@@ -13,9 +13,9 @@ from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Any
 
-from stowage.memory.engine_version import EngineVersion, release_numbers
 from stowage.memory.layout import RankLayout
 from stowage.memory.pipeline import stage_layers
+from stowage.memory.release.engine_version import EngineVersion, release_numbers
 from stowage.memory.shape import LoraSettings
 from stowage.memory.sharding import rank_shape
 from stowage.model.profile import ModelProfile

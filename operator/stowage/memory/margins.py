@@ -14,7 +14,7 @@ from stowage.api.reasons import Reason
 from stowage.api.refusal import Refusal
 from stowage.memory.band import remainder_band
 from stowage.memory.estimates import Estimate
-from stowage.memory.kv_budget import KvBudget
+from stowage.memory.kv.budget import KvBudget
 from stowage.memory.setting import Setting
 from stowage.memory.verdict import Margin
 

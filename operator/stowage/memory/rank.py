@@ -15,11 +15,11 @@ from stowage.memory.basis import Basis
 from stowage.memory.cuda_graphs import graph_bytes
 from stowage.memory.encoder import absent_modalities
 from stowage.memory.estimates import NOTHING, Estimate, host_overhead_bytes
-from stowage.memory.kv_pool import KvPool
+from stowage.memory.kv.pool import KvPool
 from stowage.memory.layout import RankLayout
 from stowage.memory.lora import lora_bytes
 from stowage.memory.pipeline import stage_layers
-from stowage.memory.quantized_kernels import kernels_of
+from stowage.memory.quantized.kernels import kernels_of
 from stowage.memory.residents import (
     batch_buffer_bytes,
     block_table_bytes,

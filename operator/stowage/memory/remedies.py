@@ -14,8 +14,8 @@ from stowage.api.refusal import Refusal
 from stowage.memory.budget import ledger
 from stowage.memory.constraints import tensor_parallel_sizes
 from stowage.memory.device import DeviceMemory
-from stowage.memory.engine_version import EngineVersion
 from stowage.memory.ledger import Ledger, Verdict
+from stowage.memory.release.engine_version import EngineVersion
 from stowage.memory.shape import EngineShape
 from stowage.model.profile import ModelProfile
 

@@ -13,7 +13,6 @@ from typing import Final
 from stowage.memory.activations import latent_workspace_tokens
 from stowage.memory.collectives import fused_all_reduce_bytes
 from stowage.memory.device import DeviceMemory
-from stowage.memory.engine_version import EngineVersion
 from stowage.memory.estimates import (
     Estimate,
     context_bytes,
@@ -25,6 +24,7 @@ from stowage.memory.estimates import (
 )
 from stowage.memory.layer_peak import distinct_layers
 from stowage.memory.layout import RankLayout
+from stowage.memory.release.engine_version import EngineVersion
 from stowage.memory.setting import Setting
 from stowage.memory.shape import EngineShape
 from stowage.model.profile import LatentAttentionProfile, ModelProfile

@@ -6,15 +6,15 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from stowage.api.refusal import Refusal
-from stowage.memory.attention_backend import DEFAULT_BLOCK_SIZE
 from stowage.memory.basis import Basis, basis_of
 from stowage.memory.calibration import UNCALIBRATED, Calibration, calibration_key
 from stowage.memory.device import DeviceMemory
-from stowage.memory.engine_version import EngineVersion
 from stowage.memory.estimates import Estimate
-from stowage.memory.kv_cache import KvCache, kv_cache
-from stowage.memory.kv_pool import KvPool
-from stowage.memory.kv_question import CacheQuestion
+from stowage.memory.kv.attention_backend import DEFAULT_BLOCK_SIZE
+from stowage.memory.kv.cache import KvCache, kv_cache
+from stowage.memory.kv.pool import KvPool
+from stowage.memory.kv.question import CacheQuestion
+from stowage.memory.release.engine_version import EngineVersion
 from stowage.memory.shape import EngineShape
 from stowage.model.profile import ModelProfile
 

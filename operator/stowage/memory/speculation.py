@@ -14,7 +14,7 @@ from stowage.memory.allocator import NO_BYTES, AllocatedBytes
 from stowage.memory.assumed_draft import assumed_draft, assumed_draft_band
 from stowage.memory.estimates import NOTHING, Estimate
 from stowage.memory.layout import RankLayout
-from stowage.memory.quantized_kernels import Kernels
+from stowage.memory.quantized.kernels import Kernels
 from stowage.memory.shape import SpeculativeSettings
 from stowage.memory.weights import rank_weights
 from stowage.model.profile import ModelProfile

@@ -13,10 +13,10 @@ from math import prod
 from typing import Final
 
 from stowage.memory.allocator import AllocatedBytes, allocate
-from stowage.memory.engine_version import Release
 from stowage.memory.layout import RankLayout
 from stowage.memory.pipeline import stage_layers
-from stowage.memory.quantized_kernels import Kernels, cache_scale_placeholders, quantized_tensors
+from stowage.memory.quantized.kernels import Kernels, cache_scale_placeholders, quantized_tensors
+from stowage.memory.release.engine_version import Release
 from stowage.memory.sharding import rank_elements, rank_shape
 from stowage.model.dtype import ELEMENT_BYTES
 from stowage.model.profile import ModelProfile

@@ -11,7 +11,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 
-from stowage.memory.engine_version import release_numbers
+from stowage.memory.release.engine_version import release_numbers
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from math import floor, log2
 from typing import Final
 
 from stowage.hardware.gpu import Gpu
-from stowage.memory.engine_version import EngineVersion, release_numbers
+from stowage.memory.release.engine_version import EngineVersion, release_numbers
 from stowage.memory.shape import EngineShape
 from stowage.model.profile import ModelProfile
 from stowage.performance.arithmetic import Arithmetic, peak_flops

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from stowage.hardware.gpu import Gpu
-from stowage.memory.engine_version import EngineVersion
+from stowage.memory.release.engine_version import EngineVersion
 from stowage.memory.shape import EngineShape
 from stowage.model.profile import ModelProfile
 

@@ -14,14 +14,14 @@ from math import prod
 from stowage.hardware.gpu import Gpu
 from stowage.memory.device import DeviceMemory
 from stowage.memory.encoder import absent_modalities
-from stowage.memory.engine_version import EngineVersion
-from stowage.memory.kv_cache import KvCache
-from stowage.memory.kv_dtype import KvFormat, kv_format
-from stowage.memory.kv_rules import kv_rules
+from stowage.memory.kv.cache import KvCache
+from stowage.memory.kv.dtype import KvFormat, kv_format
+from stowage.memory.kv.rules import kv_rules
 from stowage.memory.layout import RankLayout
 from stowage.memory.pipeline import stage_layers
-from stowage.memory.quantized_kernels import Kernels, kernels_of, quantized_tensors
-from stowage.memory.quantized_on_load import quantized_on_load
+from stowage.memory.quantized.kernels import Kernels, kernels_of, quantized_tensors
+from stowage.memory.quantized.on_load import quantized_on_load
+from stowage.memory.release.engine_version import EngineVersion
 from stowage.memory.setting import Setting
 from stowage.memory.shape import EngineShape
 from stowage.memory.sharding import kv_heads_on_rank, rank_shape

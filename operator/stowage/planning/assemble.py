@@ -16,13 +16,13 @@ from stowage.performance.roofline import Roofline
 from stowage.planning.attention import attention_choice
 from stowage.planning.calibrated import calibrated_words
 from stowage.planning.demand import Demand
-from stowage.planning.fit import Caps, Fit
-from stowage.planning.judge import Judge, Score
 from stowage.planning.notes import gpu_notes
 from stowage.planning.precision import precision_words
 from stowage.planning.prices import GPU_HOURS, Prices
 from stowage.planning.result import Plan, PlanRequest
-from stowage.planning.solve import largest
+from stowage.planning.search.fit import Caps, Fit
+from stowage.planning.search.judge import Judge, Score
+from stowage.planning.search.solve import largest
 from stowage.planning.speed_notes import shortfall_sentences, speed_notes
 
 _LOSSLESS_CACHES: Final = frozenset({"auto", "bfloat16", "float16", "float32"})

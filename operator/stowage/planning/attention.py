@@ -1,6 +1,6 @@
 """Which attention backend the engine will use for a plan, in words, and where long prompts would suffer for it.
 
-The choice itself is the memory model's (attention_backends.toml): the engine ends at start where there is none, and
+The choice itself is the memory model's (kv/attention_backends.toml): the engine ends at start where there is none, and
 so does planning. Here it is only named, and warned about where the backend that is left is a slow one.
 """
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from stowage.api.refusal import Refusal
-from stowage.memory.attention_backend import choose_backend
 from stowage.memory.device import DeviceMemory
-from stowage.memory.engine_version import EngineVersion, engine_on
-from stowage.memory.kv_blocks import attention_needs
+from stowage.memory.kv.attention_backend import choose_backend
+from stowage.memory.kv.blocks import attention_needs
+from stowage.memory.release.engine_version import EngineVersion, engine_on
 from stowage.memory.setting import Setting
 from stowage.model.profile import ModelProfile
 from stowage.planning.settings import EngineSettings

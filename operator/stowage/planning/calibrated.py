@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from stowage.memory.calibration import UNCALIBRATED, Calibration, CalibrationKey, calibration_key
 from stowage.memory.device import DeviceMemory
-from stowage.memory.engine_version import EngineVersion
+from stowage.memory.release.engine_version import EngineVersion
 from stowage.model.profile import ModelProfile
 from stowage.planning.settings import EngineSettings
 

@@ -12,7 +12,7 @@ from typing import Final
 from stowage.api.duration import parse_duration_seconds
 from stowage.api.v1alpha1 import LLMDeploymentSpec, Priority
 from stowage.performance.traffic import Traffic
-from stowage.planning.targets import DEFAULT_CONCURRENCY, DEFAULT_REQUEST_TOKENS
+from stowage.planning.search.targets import DEFAULT_CONCURRENCY, DEFAULT_REQUEST_TOKENS
 
 _DEFAULT_OUTPUT_SHARE: Final = 4
 """Where lengths are not stated, one token in so many is an answer's: chat and retrieval read more than they write."""

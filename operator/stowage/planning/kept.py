@@ -12,13 +12,13 @@ from typing import Final
 from stowage.api.v1alpha1 import Priority
 from stowage.memory.device import DeviceMemory
 from stowage.planning.assemble import assemble
-from stowage.planning.candidate import Candidate
-from stowage.planning.fit import Misfit
-from stowage.planning.judge import Score, request_seconds
-from stowage.planning.option import Option
 from stowage.planning.result import Plan, PlanRequest
-from stowage.planning.search import Search
-from stowage.planning.targets import Target
+from stowage.planning.search.candidate import Candidate
+from stowage.planning.search.fit import Misfit
+from stowage.planning.search.judge import Score, request_seconds
+from stowage.planning.search.option import Option
+from stowage.planning.search.shapes import Search
+from stowage.planning.search.targets import Target
 
 _STEPS: Final = 4
 """Parts of a score's key before what the priority asks for: doubt, missed objectives, places, nodes to come."""

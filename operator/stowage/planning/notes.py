@@ -8,11 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from stowage.hardware.resources import Resources
-from stowage.memory.engine_version import EngineVersion
-from stowage.planning.fit import Fit
+from stowage.memory.release.engine_version import EngineVersion
 from stowage.planning.groups import GpuGroup, needs_float16
 from stowage.planning.result import PlanRequest
-from stowage.planning.targets import DEFAULT_CONCURRENCY, DEFAULT_KV_TOKENS, DEFAULT_REQUEST_TOKENS, Target
+from stowage.planning.search.fit import Fit
+from stowage.planning.search.targets import (
+    DEFAULT_CONCURRENCY,
+    DEFAULT_KV_TOKENS,
+    DEFAULT_REQUEST_TOKENS,
+    Target,
+)
 
 
 def gpu_notes(

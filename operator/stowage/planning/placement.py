@@ -22,7 +22,7 @@ from stowage.hardware.room import (
     room_for,
 )
 from stowage.hardware.taints import GPU_TOLERATION, Toleration
-from stowage.planning.no_place import why_not_spanning, why_nowhere
+from stowage.planning.refused.no_place import why_not_spanning, why_nowhere
 from stowage.planning.result import Placement, Plan
 
 __all__ = [

@@ -13,9 +13,9 @@ from stowage.api.v1alpha1 import HardwareClass
 from stowage.hardware.inventory import Inventory
 from stowage.hardware.on_request import with_requested
 from stowage.model.profile import ModelProfile
-from stowage.planning.cpu_search import plan_on_cpus
-from stowage.planning.gpu_search import plan_on_gpus
 from stowage.planning.result import Alternative, Placement, Plan, PlanRequest, PlanResult, Rejection
+from stowage.planning.search.cpu import plan_on_cpus
+from stowage.planning.search.gpu import plan_on_gpus
 from stowage.planning.settings import EngineSettings
 
 __all__ = [

@@ -17,15 +17,15 @@ from stowage.api.v1alpha1 import LLMDeploymentSpec
 from stowage.hardware.resources import Resources
 from stowage.hardware.taints import Toleration
 from stowage.memory.calibration import UNCALIBRATED, Calibration
-from stowage.memory.engine_version import EngineVersion, engine_version
 from stowage.memory.ledger import Ledger
+from stowage.memory.release.engine_version import EngineVersion, engine_version
 from stowage.model.profile import ModelProfile
 from stowage.performance.estimator import Estimator
 from stowage.performance.forecast import Forecast
 from stowage.performance.traffic import Traffic
-from stowage.planning.lossy import LossyOption
 from stowage.planning.plain import from_plain, to_plain
 from stowage.planning.prices import GPU_HOURS, Prices, default_prices
+from stowage.planning.search.lossy import LossyOption
 from stowage.planning.settings import EngineSettings
 
 DEFAULT_ENGINE_VERSION: Final = "0.32.0"

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from stowage.performance.capacity import floor
 from stowage.performance.forecast import Forecast
 from stowage.planning.demand import Demand
-from stowage.planning.judge import Judge, Score
 from stowage.planning.result import Plan, PlanRequest
+from stowage.planning.search.judge import Judge, Score
 
 
 def speed_notes(request: PlanRequest, demand: Demand, plan: Plan) -> tuple[str, ...]:

@@ -25,15 +25,15 @@ from stowage.model.families.audio_whisper import (
 from stowage.model.families.minimax_m3 import read_minimax_m3_tower
 from stowage.model.families.text_inside import composed, read_text, require, text_architecture, text_fields
 from stowage.model.families.tower_parts import TowerAnatomy
-from stowage.model.families.vision_gemma4 import (
+from stowage.model.families.vision.gemma4 import (
     read_gemma4_audio_tower,
     read_gemma4_embedders,
     read_gemma4_vision_tower,
 )
-from stowage.model.families.vision_glm import read_glm4v_tower
-from stowage.model.families.vision_intern import read_interns1_tower, read_internvl_tower
-from stowage.model.families.vision_llama4 import read_llama4_tower
-from stowage.model.families.vision_llava import (
+from stowage.model.families.vision.glm import read_glm4v_tower
+from stowage.model.families.vision.intern import read_interns1_tower, read_internvl_tower
+from stowage.model.families.vision.llama4 import read_llama4_tower
+from stowage.model.families.vision.llava import (
     read_gemma3_tower,
     read_idefics3_tower,
     read_llava_next_tower,
@@ -42,13 +42,13 @@ from stowage.model.families.vision_llava import (
     read_mistral3_tower,
     read_paligemma_tower,
 )
-from stowage.model.families.vision_minicpm import (
+from stowage.model.families.vision.minicpm import (
     minicpmv_language_model,
     read_minicpmv_tower,
     read_phi3_vision_tower,
 )
-from stowage.model.families.vision_moon import read_kimi_k25_tower, read_kimi_vl_tower
-from stowage.model.families.vision_qwen import (
+from stowage.model.families.vision.moon import read_kimi_k25_tower, read_kimi_vl_tower
+from stowage.model.families.vision.qwen import (
     deepstack_layers,
     read_qwen2_5_tower,
     read_qwen2_tower,

@@ -26,7 +26,7 @@ from stowage.model.families.tower_parts import (
     renamed,
     tower_tensors,
 )
-from stowage.model.families.vision_vit import vit_size, vit_tensors
+from stowage.model.families.vision.vit import vit_size, vit_tensors
 from stowage.model.profile import EncoderProfile
 from stowage.model.tensors import ParameterTensor, Tower
 

@@ -2,7 +2,7 @@
 
 `with_quantization` is the one entrance: it turns a profile of plain floating point into one whose linear
 layers carry their `Scheme`, or refuses. What a rank then holds of such a layer is worked out in
-`stowage.memory.quantized`. Nothing here may take an unknown layout for a known one: it would be sized two to
+`stowage.memory.quantized.tensors`. Nothing here may take an unknown layout for a known one: it would be sized two to
 four times wrong, or be accepted where the engine refuses it.
 """
 

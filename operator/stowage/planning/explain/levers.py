@@ -9,14 +9,14 @@ from stowage.api.refusal import Refusal
 from stowage.hardware.catalog import catalog
 from stowage.hardware.gpu import Gpu
 from stowage.hardware.gpu_sharing import find_device
-from stowage.memory.engine_version import engine_version
+from stowage.memory.release.engine_version import engine_version
 from stowage.model.profile import ModelProfile
 from stowage.performance.levers import levers
 from stowage.performance.levers.effect import Lever
 from stowage.performance.levers.question import LeverQuestion
 from stowage.performance.serving import Serving
+from stowage.planning.refused.suggestions import recommended
 from stowage.planning.result import Plan, PlanRequest
-from stowage.planning.suggestions import recommended
 
 _NO_PRICE: Final = "its price"
 

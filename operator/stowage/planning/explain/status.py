@@ -24,9 +24,9 @@ from stowage.performance.boundness import Bound, Boundness
 from stowage.performance.interval import Interval
 from stowage.planning.explain.speed import bound_words, traffic_words
 from stowage.planning.explain.words import gpus_words, grouped, parallel_words, plan_words, summary
-from stowage.planning.gain import gain
 from stowage.planning.placement import growth_words
 from stowage.planning.result import Plan, PlanResult
+from stowage.planning.search.gain import gain
 
 _MOST_NODES: Final = 8
 _MOST_NOTES: Final = 16

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from stowage.planning.candidate import split_words
 from stowage.planning.placement import growth_words
 from stowage.planning.result import Plan, PlanResult, Rejection
+from stowage.planning.search.candidate import split_words
 
 
 def summary(result: PlanResult) -> str:

@@ -1,0 +1,1 @@
+"""Vision towers, a file per way to build one."""
