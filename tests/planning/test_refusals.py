@@ -71,7 +71,7 @@ SHARED = [gpu_node("t4", "Tesla-T4-SHARED", 1, extended={GPU: 4})]
             mixed_nodes(),
             {"hardware": {"gpus": ["NVIDIA-H1000"]}},
             Reason.UNKNOWN_GPU,
-            "Did you mean NVIDIA-H100",
+            'add to operator/stowage/hardware/catalog.toml: [[gpu]] name = "NVIDIA-H1000"',
             id="a GPU name that nobody knows",
         ),
         pytest.param(

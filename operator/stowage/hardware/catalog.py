@@ -82,6 +82,15 @@ def _by_name() -> Mapping[str, Gpu]:
     return {_normal(name): gpu for gpu in catalog().gpus for name in (gpu.name, *gpu.aliases)}
 
 
+def how_to_add(name: str) -> str:
+    """Say what a GPU needs to be planned with: the table to add to the catalog, with the fields it must have."""
+    return (
+        f'To plan with it, add to operator/stowage/hardware/catalog.toml: [[gpu]] name = "{name}", with vendor, '
+        "compute_capability, nvml_memory_mib, cuda_total_gib, bf16_tflops, memory_gb_per_second, link and "
+        "link_gb_per_second."
+    )
+
+
 def _normal(name: str) -> str:
     flat = re.sub(r"[\s_-]+", "-", name.strip().lower())
     return re.sub(r"^(?:nvidia-(?:geforce-)?|tesla-|geforce-|amd-(?:instinct-)?|instinct-|intel-)", "", flat)

@@ -13,7 +13,7 @@ from typing import Final
 
 from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
-from stowage.hardware.catalog import catalog, find_gpu, nearest_names
+from stowage.hardware.catalog import catalog, find_gpu, how_to_add, nearest_names
 from stowage.hardware.gpu import Gpu
 from stowage.hardware.gpu_identity import NVIDIA_GPU, GpuIdentity, GroupKey, LabelledNode, Sharing
 from stowage.hardware.gpu_sharing import on_request, sliced_or_shared
@@ -194,7 +194,7 @@ def _unknown_product(node: LabelledNode, product: str) -> Refusal:
     return Refusal(
         Reason.UNKNOWN_GPU,
         f"Node {node.name} has the GPU {product}, which the catalog does not have.{similar}",
-        f'Add a [[gpu]] table with name = "{product}" to operator/stowage/hardware/catalog.toml.',
+        how_to_add(product),
     )
 
 

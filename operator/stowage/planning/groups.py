@@ -15,7 +15,7 @@ from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
 from stowage.api.v1alpha1 import LLMDeploymentSpec
 from stowage.hardware.best_fit import Arranged, arrange
-from stowage.hardware.catalog import nearest_names
+from stowage.hardware.catalog import how_to_add, nearest_names
 from stowage.hardware.gpu import Gpu
 from stowage.hardware.gpu_labels import NVIDIA_GPU, GroupKey, Sharing
 from stowage.hardware.gpu_sharing import find_device
@@ -91,9 +91,9 @@ def unknown_gpu(spec: LLMDeploymentSpec) -> Refusal | None:
             return Refusal(
                 Reason.UNKNOWN_GPU,
                 f"spec.hardware.gpus names {name}, which is not a GPU that this version knows.",
-                f"Did you mean {near}?"
+                f"Did you mean {near}? {how_to_add(name)}"
                 if near
-                else "Use the value of a node's label nvidia.com/gpu.product.",
+                else f"Use the value of a node's label nvidia.com/gpu.product. {how_to_add(name)}",
             )
     return None
 

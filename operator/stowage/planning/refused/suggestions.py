@@ -24,8 +24,10 @@ _NODE_SIZES: Final = (1, 2, 4, 8)
 _MOST_SUGGESTIONS: Final = 6
 _MOST_FROM_CATALOG: Final = 4
 _ROUND_TOKENS: Final = 256
-# Consumer and export cards and whole-rack systems are planned with where they are, but not recommended.
-_NOT_RECOMMENDED: Final = ("GeForce", "GB10", "A5000", "A800", "H800", "H20", "L20", "GB200", "GB300")
+# Consumer and export cards, single boards and whole-rack systems are planned with where they are, but not recommended.
+_NOT_RECOMMENDED: Final = frozenset(
+    ("GeForce", "GB10", "Jetson", "A5000", "A800", "H800", "H20", "L20", "GH200", "GB200", "GB300")
+)
 
 
 def would_fit(fitter: Fitter, aims: Sequence[Target], groups: Sequence[GpuGroup]) -> tuple[str, ...]:
