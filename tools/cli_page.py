@@ -27,7 +27,7 @@ with one sentence on standard error that names the option or field, its value an
 
 Text keeps within the columns of the terminal (`COLUMNS` wins). Into a file or a pipe, tables of `stowage plan` are 118
 columns wide, those of `stowage explain` as wide as they need to be, and the same question has the same bytes. `-o json`
-and `-o yaml` have every number without rounding for people.
+and `-o yaml` have every number for programs.
 
 `HF_TOKEN` opens gated and private models, `HF_ENDPOINT` names another Hub.
 """

@@ -24,9 +24,9 @@ from stowage.engine import reconcile
 from stowage.feed.agent_http import AgentHttp
 from stowage.feed.discovery import guard_own_kind, wait_for_own_kind
 from stowage.feed.grants import Grants
+from stowage.feed.hub import Hub, Tools
 from stowage.feed.job_pods import JobPods
 from stowage.feed.kopf_feed import KopfFeed
-from stowage.feed.models.hub import Hub, Tools
 from stowage.feed.models.reader import ModelReader
 from stowage.feed.models.resolutions import Resolutions
 from stowage.feed.models.resolver import resolve

@@ -275,7 +275,7 @@ def test_nothing_is_searched_for_a_plan_on_cpus() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "no json", "[]", '{"about": "x"}', '{"about": "x", "shown": 3, "told": []}']
+    "text", ["", "no json", "[]", "[" * 200_000, '{"about": "x"}', '{"about": "x", "shown": 3, "told": []}']
 )
 def test_a_damaged_record_costs_no_more_than_another_event(offered: Simulation, text: str) -> None:
     shown = better(offered)

@@ -300,7 +300,7 @@ def test_what_another_release_of_stowage_has_sized_is_measured_anew(measured: Si
     assert measured.child("Deployment")["spec"]["template"] == template
 
 
-@pytest.mark.parametrize("text", ["", "no json", "{}", "[1]", '[{"start": "x"}]', "null"])
+@pytest.mark.parametrize("text", ["", "no json", "{}", "[1]", '[{"start": "x"}]', "null", "[" * 200_000])
 def test_a_damaged_record_is_no_record(measured: Simulation, text: str) -> None:
     measured.child("Deployment")["metadata"]["annotations"][names.START_UPS_ANNOTATION] = text
     assert read_start_ups(measured.child("Deployment")) == ()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from stowage.feed.grants import Grants
-from stowage.feed.models.hub import Hub, Tools
+from stowage.feed.hub import Hub, Tools
 from stowage.feed.models.resolutions import Resolutions
 from stowage.feed.snapshot import Knowledge
 from stowage.feed.verdicts import Verdicts

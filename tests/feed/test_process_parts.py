@@ -16,8 +16,8 @@ from kubernetes.aio.client.configuration import Configuration
 
 from stowage import app
 from stowage.app import TaskEnded, _causes
+from stowage.feed.hub import Hub
 from stowage.feed.kopf_feed import KopfFeed
-from stowage.feed.models.hub import Hub
 from stowage.feed.resync import Resync
 from stowage.feed.scraper import Scraper
 from stowage.kube.connection import NoCredentials, load_connection

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -53,6 +54,25 @@ def test_a_term_that_the_log_does_not_print_keeps_its_estimate() -> None:
 def test_a_log_whose_parts_do_not_add_up_teaches_nothing() -> None:
     assert calibrate([record(missing_gib=0.3)]) == UNCALIBRATED
     assert calibrate([record(missing_gib=0.05)]) != UNCALIBRATED
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param(
+            {"weights_bytes": -(10**15), "kv_cache_bytes": 10**15 + 70 * GIB}, id="less than nothing"
+        ),
+        pytest.param({"weights_bytes": 10**400, "kv_cache_bytes": -(10**400)}, id="more than there can be"),
+    ],
+)
+def test_amounts_that_no_device_has_teach_nothing(changes: dict[str, Any]) -> None:
+    whole = record()
+    parts = whole.weights_bytes + whole.kv_cache_bytes
+    wrong = replace(whole, **changes)
+    wrong = replace(
+        wrong, budget_bytes=whole.budget_bytes + wrong.weights_bytes + wrong.kv_cache_bytes - parts
+    )
+    assert calibrate([wrong]) == UNCALIBRATED
 
 
 def test_what_lies_outside_torch_is_learnt_for_other_models_on_the_same_gpus_only() -> None:

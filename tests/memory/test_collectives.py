@@ -34,8 +34,12 @@ BESIDE = 280
         pytest.param(
             replace(BLACKWELL, compute_capability=(10, 3)), "0.24.0", 4, 2048 + BESIDE, id="larger messages"
         ),
+        pytest.param(SWITCHED, "0.25.1", 2, 2048 + BESIDE, id="for a release, a workspace of either backend"),
         pytest.param(
-            SWITCHED, "0.25.1", 2, 512 + BESIDE, id="one buffer since another backend is first choice"
+            SWITCHED, "0.26.0", 2, 512 + BESIDE, id="one buffer since both kinds of patterns share it"
+        ),
+        pytest.param(
+            replace(BLACKWELL, compute_capability=(10, 3)), "0.18.1", 4, 0, id="not Blackwell enough at first"
         ),
     ],
 )
@@ -74,9 +78,31 @@ def test_it_comes_out_of_the_budget() -> None:
     assert with_switch.in_use_before_bytes > without.in_use_before_bytes
 
 
-def test_trial_captures_leave_something_from_0_18_on() -> None:
+@pytest.mark.parametrize(
+    ("release", "changes", "left"),
+    [
+        pytest.param("0.17.1", {}, 0, id="not tried while memory is profiled"),
+        pytest.param("0.18.0", {}, 120, id="tried while memory is profiled"),
+        pytest.param("0.18.0", {"enforce_eager": True}, 0, id="nothing to try"),
+        pytest.param("0.26.0", {}, 0, id="the V2 runner tries none"),
+        pytest.param("0.28.0", {}, 0, id="tried after memory was profiled"),
+    ],
+)
+def test_trial_captures_leave_something(release: str, changes: dict[str, Any], left: int) -> None:
     profile = published("meta-llama--Llama-3.1-8B-Instruct")
-    before, since = (ledger_of(profile, H100, release).non_torch_bytes for release in ("0.17.1", "0.18.0"))
-    eager = ledger_of(profile, H100, "0.18.0", enforce_eager=True).non_torch_bytes
-    assert since - before == 120 * MIB
-    assert eager == before
+    found = ledger_of(profile, H100, release, **changes).non_torch_bytes
+    assert found - ledger_of(profile, H100, "0.17.1").non_torch_bytes == left * MIB
+
+
+@pytest.mark.parametrize(
+    ("release", "counted"),
+    [
+        pytest.param("0.19.1", False, id="not yet"),
+        pytest.param("0.21.0", True, id="by the V1 runner"),
+        pytest.param("0.26.0", False, id="the V2 runner estimates nothing"),
+        pytest.param("0.32.0", True, id="until it does"),
+    ],
+)
+def test_graphs_come_out_of_the_budget_where_the_runner_estimates_them(release: str, counted: bool) -> None:
+    found = ledger_of(published("meta-llama--Llama-3.1-8B-Instruct"), H100, release)
+    assert found.cuda_graphs_counted is counted

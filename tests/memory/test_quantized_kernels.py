@@ -376,7 +376,7 @@ def test_the_kernel_follows_layout_gpu_and_release(
 
 
 def test_every_row_names_an_effect_and_a_source() -> None:
-    text = (Path(stowage.memory.__file__).parent / "quantized_kernels.toml").read_text(encoding="utf-8")
+    text = (Path(stowage.memory.__file__).parent / "quantized" / "kernels.toml").read_text(encoding="utf-8")
     assert set(re.findall(r'^effect = "(\w+)"', text, re.M)) == set(EFFECTS)
     assert text.count("[[kernel]]") == text.count("\nsource = ") == text.count("\nhow = ")
 

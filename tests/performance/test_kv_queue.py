@@ -66,6 +66,10 @@ def test_few_that_wait_now_and_then_are_not_worth_a_word() -> None:
     assert kv_queue(62.0, 64.0, 0.03) is None
 
 
+def test_one_request_always_fits() -> None:
+    assert "1 fit of 2 asked" in KvQueue(1.0, 1.3, 0.23).sentence
+
+
 def test_fewer_fit_than_are_asked_for_in_whole_requests_too() -> None:
     sentence = KvQueue(63.8, 64.0, 0.06).sentence
     assert sentence == "Requests wait for KV memory: 63 fit of 64 asked (6% of their time)."

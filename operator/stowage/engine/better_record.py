@@ -61,5 +61,5 @@ def read_better(deployment: Mapping[str, Any] | None) -> BetterRecord:
             None if shown is None else PlanBetter.model_validate(shown),
             tuple(str(each) for each in document["told"]),
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         return BetterRecord()

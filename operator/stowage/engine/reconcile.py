@@ -51,7 +51,7 @@ def reconcile(world: World, now: datetime) -> Outcome:
         ),
         resolve=decision.query,
         planned=decision.is_final,
-        reviewed=seen is None or seen.done,
+        reviewed=world.review and (seen is None or seen.done),
         requeue_after=_requeue_after(situation, decision, status, now),
     )
 

@@ -26,6 +26,7 @@ from stowage.engine.start_ups import has_new_start_ups, with_new_start_ups
 from stowage.model.profile import ModelProfile
 from stowage.planning.explain.status import better_plan
 from stowage.planning.plan import Plan, plan
+from stowage.planning.search.gain import gain
 from stowage.render.canonical import digest
 from stowage.world import EventIntent, ModelQuery
 
@@ -111,14 +112,23 @@ def _find(
     )
     result = plan(request, released_room(situation))
     kept, new = result.plan, result.better
-    if new is None and kept is not None and len(kept.shortfall) < len(record.plan.shortfall):
-        # Judged as of now the plan in force would give way: it misses objectives that another meets.
+    if new is None and kept is not None and _gives_way(record.plan, kept):
         kept, new = record.plan, kept
     if kept is None or new is None or new.digest() == record.plan.digest():
         return None
-    token = digest([_offer(new), spec.replan], 8)
+    token = f"r{digest([_offer(new), spec.replan], 8)}"
     shown = better_plan(kept, new)
     return shown.model_copy(update={"replan": token, "take": _how(situation, token)})
+
+
+def _gives_way(old: Plan, new: Plan) -> bool:
+    """Whether the plan in force, judged as of now, would not be kept, and the new one is worth telling.
+
+    It misses objectives that the new one meets, fits only if every estimate turns out well, or is dearer by a tenth.
+    """
+    doubt = (old.ledger.verdict, new.ledger.verdict) == ("Tight", "Fits")
+    cost = gain(old, new).cost_percent
+    return len(new.shortfall) < len(old.shortfall) or doubt or (cost is not None and cost <= -_VISIBLE_POINTS)
 
 
 def _offer(new: Plan) -> list[Any]:

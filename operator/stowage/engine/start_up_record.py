@@ -62,7 +62,7 @@ def read_calibration(text: str) -> Calibration | Refusal:
     """Read a file of start-ups: the list of an annotation, or what `kubectl get deployments -o json` prints."""
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return _no_calibration(f"it is not JSON ({error})")
     if isinstance(document, list):
         return calibration_of([text])
@@ -83,7 +83,7 @@ def _no_calibration(why: str) -> Refusal:
 def _read(text: str) -> tuple[StartUp, ...]:
     try:
         document = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ()
     if not isinstance(document, list):
         return ()

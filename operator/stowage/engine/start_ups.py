@@ -180,6 +180,8 @@ def _graph_bytes(facts: EngineFacts, predicted: Ledger) -> int | None:
     """Graphs as the release counts them: what it subtracts is its own estimate, made before they are captured."""
     if predicted.cuda_graphs_counted and facts.cuda_graph_estimate_bytes is not None:
         return facts.cuda_graph_estimate_bytes
+    if facts.cuda_graph_bytes is None and predicted.cuda_graph_bytes == 0:
+        return 0  # An engine that captures no graphs prints no figure of them.
     return facts.cuda_graph_bytes
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stowage.feed.discovery import installed_kinds
-from stowage.feed.models.hub import Hub
+from stowage.feed.hub import Hub
 from stowage.feed.watchdog import Watchdog
 from stowage.kube.client import KubeClient, Selector
 from stowage.kube.errors import ApiError, Forbidden, NotFound

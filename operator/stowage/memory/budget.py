@@ -196,7 +196,7 @@ def _ledger(stages: _Stages, stage: int) -> Ledger:
         and budget.largest_max_model_len(largest, shift_bytes=band.low - available),
         kv_needed_bytes=budget.needed_bytes(length),
         kv_cache_pinned=budget.pinned,
-        cuda_graphs_counted=setting.version.graphs_subtracted,
+        cuda_graphs_counted=setting.counts_graphs,
         in_use_before_counted=setting.version.equation == "device-used",
         caution=caution,
         host_memory_bytes=_host_bytes(setting, budget),

@@ -27,6 +27,9 @@ _TOLERANCE_BYTES: Final = int(0.1 * 2**30)
 _SINGLE_BAND_BYTES: Final = int(0.15 * 2**30)
 """Half width after one record: two starts of the same server differ by that much (vllm-project/vllm logs)."""
 
+_MOST_BYTES: Final = 2**45
+"""More than any device has; a record that says more, or less than nothing, was not measured."""
+
 _TERMS: Final = ("activation", "non_torch", "cuda_graph")
 _FLOOR_BYTES: Final = int(0.05 * 2**30)
 _OUTLIER_DEVIATIONS: Final = 3.0
@@ -88,13 +91,24 @@ class StartRecord:
 
     @property
     def adds_up(self) -> bool:
-        """Whether the logged parts sum to the budget; a start whose log lacks a part cannot be checked."""
+        """Whether the logged parts are amounts and sum to the budget; a log that lacks a part cannot be checked."""
+        if not all(0 <= each <= _MOST_BYTES for each in self._amounts):
+            return False
         activation, non_torch = self.measured.activation_bytes, self.measured.non_torch_bytes
         graphs = self.measured.cuda_graph_bytes if self.cuda_graphs_counted else 0
         if activation is None or non_torch is None or graphs is None:
             return False
         total = self.weights_bytes + self.kv_cache_bytes + activation + non_torch + graphs
         return abs(total - self.budget_bytes) <= _TOLERANCE_BYTES
+
+    @property
+    def _amounts(self) -> tuple[int, ...]:
+        """Every amount of the record that is known."""
+        terms = (
+            getattr(each, f"{term}_bytes") for each in (self.predicted, self.measured) for term in _TERMS
+        )
+        parts = (self.budget_bytes, self.weights_bytes, self.kv_cache_bytes)
+        return (*parts, *(each for each in terms if each is not None))
 
 
 def start_record(

@@ -21,6 +21,8 @@ from stowage.memory.shape import EngineShape
 _MIB: Final = 2**20
 _LAMPORT_BUFFERS: Final = 3
 _FLAG_BYTES: Final = 256 * 4
+_ULTRA: Final = (10, 3)
+"""Blackwell Ultra, which the first releases that fuse do not count as Blackwell."""
 
 
 def fused_all_reduce_bytes(shape: EngineShape, version: EngineVersion, device: DeviceMemory) -> Estimate:
@@ -32,7 +34,7 @@ def fused_all_reduce_bytes(shape: EngineShape, version: EngineVersion, device: D
         return NOTHING
     ranks = shape.tensor_parallel_size
     largest = _largest_message_bytes(device.compute_capability, ranks)
-    if largest is None:
+    if largest is None or (device.compute_capability == _ULTRA and not version.fuses_on_ultra):
         return NOTHING
     piece = int(_table()["piece_mib"]) * _MIB
     sizes = _buffers(version.all_reduce_backend, largest, ranks)
@@ -54,9 +56,9 @@ def _fuses(shape: EngineShape, version: EngineVersion) -> bool:
 
 
 def _buffers(backend: str, message_bytes: float, ranks: int) -> tuple[float, ...]:
-    if backend == "mnnvl":
-        return (_LAMPORT_BUFFERS * 2 * message_bytes,)
-    return (ranks * message_bytes, ranks * _FLAG_BYTES, _LAMPORT_BUFFERS * ranks * message_bytes)
+    one = (_LAMPORT_BUFFERS * 2 * message_bytes,)
+    three = (ranks * message_bytes, ranks * _FLAG_BYTES, _LAMPORT_BUFFERS * ranks * message_bytes)
+    return {"mnnvl": one, "trtllm": three, "both": (*one, *three)}[backend]
 
 
 def _largest_message_bytes(compute_capability: tuple[int, int], ranks: int) -> float | None:

@@ -15,6 +15,7 @@ from stowage.memory.kv.attention_backend import AttentionBackend, choose_backend
 from stowage.memory.kv.blocks import attention_needs
 from stowage.memory.setting import Setting
 from stowage.memory.shape import EngineShape
+from stowage.model.profile import LatentAttentionProfile
 
 _CEILING: Final = 512
 _FINE_LIMIT: Final = 256
@@ -70,11 +71,14 @@ def split_bytes_per_token(basis: Basis) -> int:
     if basis.device.is_cpu or basis.device.compute_capability[0] != _HOPPER or not splits:
         return 0
     question = basis.cache_question
+    rotary = max(
+        (m.qk_rope_head_dim for m in question.mixers() if isinstance(m, LatentAttentionProfile)), default=0
+    )
     widths = [0]
     for needs in attention_needs(question):
         backend = choose_backend(needs, question.where)
         if isinstance(backend, AttentionBackend) and backend.name in _FLASH_ATTENTION_3:
-            widths.append(needs.num_heads * (needs.head_dim + 1))
+            widths.append(needs.num_heads * (needs.head_dim - rotary * (needs.attention != "heads") + 1))
     return 4 * splits * max(widths)
 
 

@@ -29,7 +29,7 @@ def margins(setting: Setting, budget: KvBudget) -> tuple[Margin, ...]:
     checks.append(_kv(setting, budget))
     if budget.pinned:
         checks.append(_whole_device(setting, budget))
-    elif not setting.version.graphs_subtracted:
+    elif not setting.counts_graphs:
         checks.append(_uncounted_graphs(setting, budget))
     return tuple(checks)
 

@@ -118,7 +118,9 @@ def _fixed_terms(basis: Basis, stage: int) -> _FixedTerms:
         guessed_weights=guessed,
         slack_bytes=weights.segment_bytes - weights.block_bytes if counts_segments else 0,
         num_layers=len(stage_layers(profile.num_layers, shape.pipeline_parallel_size)[stage]),
-        non_torch=host_overhead_bytes() if device.is_cpu else non_torch_bytes(shape, version, device),
+        non_torch=host_overhead_bytes()
+        if device.is_cpu
+        else non_torch_bytes(shape, version, device, basis.runner),
         in_use_before=NOTHING if device.is_cpu else in_use_before_bytes(shape, version, device),
         batch_bytes=batch_buffer_bytes(profile, basis.element_bytes),
         context_bytes=0 if device.is_cpu else gather_bytes_per_token(profile),

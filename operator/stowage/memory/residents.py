@@ -102,7 +102,9 @@ def block_table_bytes(max_num_seqs: int, blocks_per_row: int) -> int:
     return 4 * max_num_seqs * blocks_per_row
 
 
-def non_torch_bytes(shape: EngineShape, version: EngineVersion, device: DeviceMemory) -> Estimate:
+def non_torch_bytes(
+    shape: EngineShape, version: EngineVersion, device: DeviceMemory, runner: str = "V1"
+) -> Estimate:
     """Give the growth outside the allocator that the release's budget counts.
 
     Pipeline stages open no channels to speak of while they are profiled: only ranks that reduce together count.
@@ -110,7 +112,7 @@ def non_torch_bytes(shape: EngineShape, version: EngineVersion, device: DeviceMe
     growth = non_torch_growth_bytes(shape.world_size // shape.pipeline_parallel_size)
     growth = growth.plus(unified_growth_bytes(device.compute_capability))
     growth = growth.plus(fused_all_reduce_bytes(shape, version, device))
-    if version.profiles_graphs and not shape.enforce_eager:
+    if version.profiles_graphs and runner == "V1" and not shape.enforce_eager:
         growth = growth.plus(trial_capture_bytes())
     if version.snapshot == "after-nccl":
         return growth

@@ -46,6 +46,12 @@ class Setting:
         return self.basis.runner
 
     @property
+    def counts_graphs(self) -> bool:
+        """Whether the release takes its estimate of CUDA graphs out of the budget, with the runner that serves here."""
+        version = self.version
+        return version.graphs_subtracted and (self.runner == "V1" or version.v2_counts_graphs)
+
+    @property
     def dtype(self) -> str:
         """What the model runs in."""
         return self.basis.dtype

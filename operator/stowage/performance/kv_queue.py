@@ -23,8 +23,8 @@ class KvQueue:
     @property
     def sentence(self) -> str:
         """Say it in whole requests, of which fewer fit than are asked for."""
-        asked = max(1, round(self.asked))
-        fit = min(round(self.fit), asked - 1)
+        asked = max(2, round(self.asked))
+        fit = min(max(1, round(self.fit)), asked - 1)
         return (
             f"Requests wait for KV memory: {fit:,} fit of {asked:,} asked ({self.share:.0%} of their time)."
         )

@@ -137,7 +137,7 @@ def _closed_loop(loads: Loads, serving: Serving, traffic: Traffic, limit: tuple[
         state=state,
         rate=rate * ranks,
         ttft=(burst + (_WAVES - 1) * calm) / _WAVES,
-        tail=burst + first * _LATEST,
+        tail=burst + first * _LATEST * (1 - 1 / max(1.0, state.load.batch)),
         in_flight=asked * ranks,
         limit=limit[1] if asked > limit[0] else "concurrency",
     )

@@ -39,7 +39,8 @@ def keep(request: PlanRequest, search: Search, plan: Plan, best: Score) -> tuple
     if score is None:
         return plan, None
     kept = assemble(request, search.judge, score, keep_settings=True)
-    return kept, plan if _is_worth_telling(best, score) else None
+    meets_more = len(plan.shortfall) < len(kept.shortfall)
+    return kept, plan if meets_more or _is_worth_telling(best, score) else None
 
 
 def _is_worth_telling(best: Score, score: Score) -> bool:

@@ -1,6 +1,6 @@
 """The options of `stowage memory`, named as vLLM names its own, so that a command line can be copied over.
 
-Only declared here: `memory_question` checks them and completes what is not stated.
+Only declared here: `question` checks them and completes what is not stated.
 """
 
 from __future__ import annotations

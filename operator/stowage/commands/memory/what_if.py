@@ -60,12 +60,18 @@ def answer_what_ifs(asked: MemoryQuestion, options: MemoryOptions) -> tuple[What
         question = (
             settings
             if isinstance(settings, Refusal)
-            else complete(asked.profile, replace(options, **settings))
+            else complete(asked.profile, _changed(options, settings))
         )
         if isinstance(question, Refusal):
             return replace(question, message=f"--what-if {words}: {question.message}")
         found.append(WhatIf(words, question, _ledger(question)))
     return tuple(found)
+
+
+def _changed(options: MemoryOptions, settings: Mapping[str, Any]) -> MemoryOptions:
+    """Take the changes over; another GPU has its own memory and compute capability unless they are stated anew."""
+    own = {"total_memory_gib": None, "compute_capability": None} if "gpu" in settings else {}
+    return replace(options, **{**own, **settings})
 
 
 def what_if_document(change: WhatIf) -> dict[str, Any]:

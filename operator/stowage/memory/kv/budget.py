@@ -89,7 +89,7 @@ def kv_budget(setting: Setting, terms: RankTerms) -> KvBudget:
     if pinned is not None:
         return KvBudget(terms, budget_bytes, pinned, (), True, (0.0, 0.0), asked(pinned))
     counted = [terms.non_torch, terms.activation, terms.guessed_weights]
-    if version.graphs_subtracted:
+    if setting.counts_graphs:
         counted.append(terms.graphs)
     if version.equation == "device-used":
         counted.append(terms.in_use_before)

@@ -1,6 +1,6 @@
 """The KV cache of a model on every rank, put together: backends, layers, groups, pools.
 
-The one entrance to the kv_* files. Everything here is exact arithmetic on facts; a combination that the engine
+The one entrance to this folder. Everything here is exact arithmetic on facts; a combination that the engine
 does not start with is a refusal. What depends on the context length is asked of a pool, so that a search need
 not come back here.
 """

@@ -1,7 +1,7 @@
 """Whether a quantised matrix can be split over ranks without cutting blocks, groups or packed words.
 
 One function gives the sentence of what does not fit; the rules and hints around it are in
-`quantization_rules`. Sources: utils/fp8_utils.py (`validate_fp8_block_shape`, `_moe`), fused_moe/oracle/fp8.py
+`rules.py`. Sources: utils/fp8_utils.py (`validate_fp8_block_shape`, `_moe`), fused_moe/oracle/fp8.py
 (`refine_fp8_moe_block_shape`), utils/marlin_utils.py, `create_weights` of each method in vLLM 0.32.0.
 """
 

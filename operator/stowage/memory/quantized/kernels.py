@@ -1,7 +1,7 @@
 """Which kernel serves a quantised weight, and the tensors that are on the device once it is loaded.
 
 The choice is a look-up in `quantized/kernels.toml` by layout, role, compute capability and release; the
-formulas are in `quantized_effects`. Without a matching row tensors stay as the engine created them.
+formulas are in `effects`. Without a matching row tensors stay as the engine created them.
 """
 
 from __future__ import annotations

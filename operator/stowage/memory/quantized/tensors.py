@@ -3,7 +3,7 @@
 One matrix becomes a set of tensors: packed values, scales, zero points, scalars. Shapes follow from the
 matrix on the rank, exactly as the `create_weights` of each method computes them in vLLM 0.32.0
 (layers/quantization/: fp8, fbgemm_fp8, compressed_tensors/, auto_awq, auto_gptq, modelopt, mxfp4, online/;
-bitsandbytes as of 0.27). What kernels then make of them is in `quantized_kernels`.
+bitsandbytes as of 0.27). What kernels then make of them is in `kernels`.
 """
 
 from __future__ import annotations

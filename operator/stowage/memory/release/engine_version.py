@@ -37,7 +37,7 @@ class EngineVersion:
     budget.py), `snapshot` what the first memory snapshot leaves out of the budget ("device": nothing,
     "before-nccl", "after-nccl"). `graphs_subtracted`: the CUDA-graph estimate comes out of the budget.
     `v2_architectures` run on the V2 model runner, and besides them what `v2_also` says (model_runner.py);
-    that runner profiles towers only with `v2_profiles_encoders`.
+    that runner profiles towers only with `v2_profiles_encoders`, and estimates graphs with `v2_counts_graphs`.
     `capacity_report` is "blocks" or "concurrency". `assumed_from` is the release whose behaviour was taken
     because this one is newer than the table, else None. `long_context_tokens` is the batch limit that V0
     takes for contexts beyond 32,768 tokens (0: the whole context). `profile_keeps_cached`: what torch keeps
@@ -46,7 +46,7 @@ class EngineVersion:
     one buffer that stays, beside what attention takes. `latent_as_heads`: the head size that latent attention is
     padded to where the release caches its keys and values (0: it caches the latent vectors).
     `fused_all_reduce` says in which shapes all-reduces are fused, `all_reduce_backend` by whose kernel
-    (collectives.py).
+    (collectives.py); on compute capability 10.3 only with `fuses_on_ultra`.
     `capture_ceilings` are the largest captured sizes of architectures that set their own; with `full_graph_splits`
     graphs hold whole decode steps, and FlashAttention 3 may cut a context in so many parts there.
     `profiles_graphs`: what trial captures of CUDA graphs leave counts as growth outside the allocator.
@@ -64,6 +64,7 @@ class EngineVersion:
     v2_also: str
     v2_quantized: bool
     v2_profiles_encoders: bool
+    v2_counts_graphs: bool
     capture_step_above_256: int
     blackwell_capture_ceiling: int
     capture_ceilings: Mapping[str, int]
@@ -86,6 +87,7 @@ class EngineVersion:
     indexer_logits_mib: int
     pins_kv_bytes: bool
     fused_all_reduce: str
+    fuses_on_ultra: bool
     all_reduce_backend: str
     profiles_graphs: bool
     experts_keep_workspace: bool

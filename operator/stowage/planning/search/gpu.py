@@ -94,7 +94,11 @@ class Planning:
         multi = self._multi_node(lossless, best)
         waiting = None if pending is None else assemble(self.request, precision.judge_of(pending), pending)
         if passed is not None:
-            choice = step_best(self.request, precision.search_of(passed.variant), passed, precision.may_serve)
+            lossy = step_best(self.request, precision.search_of(passed.variant), passed, precision.may_serve)
+            if choice is None or lossy.met or not choice.meets_objectives:
+                choice = lossy
+            else:
+                passed = None
         if choice is None:
             refusal = self._refusal(lossless, short, multi, waiting)
             suggestions = self._eight_bits(precision)

@@ -172,7 +172,7 @@ class Speed:
         def meets(replicas: int) -> bool:
             return self._meets(candidate, fit, self.demand.arriving(rate / replicas))
 
-        if not self.objectives.any or not self._meets(candidate, fit, self.demand.closed(1)) or meets(least):
+        if not self.objectives.any or meets(least) or not meets(least * _MOST_DILUTION):
             return least
         low, step = least, 1
         while not meets(low + step):

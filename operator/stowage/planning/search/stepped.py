@@ -30,6 +30,11 @@ class Stepped:
     met: bool = True
 
     @property
+    def meets_objectives(self) -> bool:
+        """Whether both the closed form and the stepped scheduler meet what is asked for."""
+        return self.met and not self.score.misses
+
+    @property
     def note(self) -> str | None:
         """Say what happened, None where the first one was taken at once."""
         if not self.passed_over and self.met:

@@ -1,6 +1,6 @@
 """The layers of Qwen3-Next and Qwen3.5: gated delta nets, gated attention, and what follows either.
 
-`hybrid_qwen` reads config.json and says which layer is of which kind; here is what each kind consists of. Names
+`qwen` reads config.json and says which layer is of which kind; here is what each kind consists of. Names
 are the checkpoint's until a layer is handed out, when they become the engine's.
 """
 
