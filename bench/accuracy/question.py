@@ -26,6 +26,7 @@ from bench.accuracy.release_dates import release_of_month
 from stowage.api.refusal import Refusal
 from stowage.memory.assumed_draft import assumed_draft
 from stowage.memory.budget import DeviceMemory, EngineShape, default_batch_limits
+from stowage.memory.kv.attention_backend import stated_kv_dtype
 from stowage.memory.kv.dtype import known_kv_dtypes
 from stowage.memory.quantized.on_load import quantized_on_load
 from stowage.memory.release.engine_version import (
@@ -165,7 +166,7 @@ class _Reading:
             tensor_parallel_size=self._ranks(),
             pipeline_parallel_size=self._whole("pipeline_parallel_size", 1),
             dtype=values.dtype(self._stated("dtype")),
-            kv_cache_dtype=self._kv_dtype(version),
+            kv_cache_dtype=self._kv_dtype(device, version),
             gpu_memory_utilization=self._utilization(version),
             max_model_len=length,
             max_num_seqs=seqs,
@@ -236,9 +237,11 @@ class _Reading:
             return tuple(sorted(sizes))
         return None
 
-    def _kv_dtype(self, version: EngineVersion) -> str:
+    def _kv_dtype(self, device: DeviceMemory, version: EngineVersion) -> str:
         """Give the format of the cache; 16-bit names mean the model's own, unknown 8-bit ones fp8."""
-        stated = values.name(self._stated("kv_cache_dtype")) or "auto"
+        stated = values.name(self._stated("kv_cache_dtype"))
+        if stated is None:
+            return self._usual_kv_dtype(device, version)
         if stated in ("auto", "half", "fp16", "float16", "bf16", "bfloat16"):
             return "auto"
         if stated in known_kv_dtypes(version.version):
@@ -246,6 +249,14 @@ class _Reading:
         known = "fp8"
         self.assumed.append(f"a KV cache in {known}, as vLLM {version.version} does not know {stated!r}")
         return known
+
+    def _usual_kv_dtype(self, device: DeviceMemory, version: EngineVersion) -> str:
+        """Give what a command has that says nothing of it: "auto", unless no engine would have started so."""
+        capability = None if device.is_cpu else device.compute_capability
+        usual = stated_kv_dtype(self.profile.architecture, version.version, capability)
+        if usual != "auto":
+            self.assumed.append(f"a KV cache in {usual}, without which this model does not start")
+        return usual
 
     def _on_load(self, version: EngineVersion) -> str | None:
         """Give a method that quantises while loading: one that the checkpoint itself does not have.

@@ -127,6 +127,16 @@ def test_ready_when_accepted_planned_and_available() -> None:
             id="what is wrong wins over what is going on",
         ),
         pytest.param(
+            [
+                entry(ConditionType.AVAILABLE, False, Reason.MINIMUM_REPLICAS_UNAVAILABLE),
+                entry(ConditionType.PROGRESSING, True, Reason.STARTING),
+                entry(ConditionType.DEGRADED, True, Reason.KV_CACHE_BELOW_PLAN),
+            ],
+            "False",
+            "Starting",
+            id="a smaller KV cache than planned keeps no replica from serving",
+        ),
+        pytest.param(
             [entry(ConditionType.AVAILABLE, False, Reason.MINIMUM_REPLICAS_UNAVAILABLE)],
             "False",
             "MinimumReplicasUnavailable",

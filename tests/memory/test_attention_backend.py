@@ -11,6 +11,7 @@ from stowage.memory.kv.attention_backend import (
     Conditions,
     auto_kv_dtype,
     choose_backend,
+    stated_kv_dtype,
 )
 from stowage.memory.kv.dtype import backend_table, known_kv_dtypes, kv_format
 
@@ -88,10 +89,6 @@ def chosen(
         pytest.param(
             COMPRESSED, CONSUMER, "fp8", "0.32.0", "FLASHINFER_MLA_SPARSE_DSV4", 64, id="compressed on consumer cards"
         ),
-        pytest.param(
-            COMPRESSED, BLACKWELL, "bfloat16", "0.32.0", "FLASHINFER_MLA_SPARSE_DSV4", 64,
-            id="16 bits where a backend may be asked for that keeps them",
-        ),
         pytest.param(INDEXED, HOPPER, "fp8", "0.32.0", "MINIMAX_M3_SPARSE", 128, id="heads with an indexer"),
         pytest.param(INDEXED, BLACKWELL, "nvfp4", "0.32.0", "MINIMAX_M3_SPARSE", 128, id="in four bits on Blackwell"),
         pytest.param(HEADS, None, "auto", "0.32.0", "CPU_ATTN", 128, id="the CPU backend"),
@@ -121,6 +118,7 @@ def test_choices(
         pytest.param(SPARSE, CONSUMER, "auto", "0.32.0", "fp8_ds_mla", id="consumer Blackwell always packs"),
         pytest.param(SPARSE, HOPPER, "auto", "0.32.0", "auto", id="auto stays 16-bit"),
         pytest.param(LATENT, HOPPER, "fp8", "0.32.0", "fp8", id="dense latents are never packed"),
+        pytest.param(COMPRESSED, CONSUMER, "auto", "0.32.0", "fp8_ds_mla", id="compressed ones always are"),
     ],
 )
 def test_formats_that_are_stored(
@@ -144,6 +142,11 @@ def test_formats_that_are_stored(
         pytest.param(
             COMPRESSED, HOPPER, "bfloat16", "0.32.0", id="compressed latents are not kept in 16 bits"
         ),
+        pytest.param(
+            COMPRESSED, BLACKWELL, "bfloat16", "0.32.0", id="nor on Blackwell by what it takes by itself"
+        ),
+        pytest.param(COMPRESSED, CONSUMER, "bfloat16", "0.32.0", id="nor on consumer Blackwell"),
+        pytest.param(COMPRESSED, HOPPER, "auto", "0.28.0", id="and not by default before 8 bits were"),
         pytest.param(COMPRESSED, AMPERE, "auto", "0.32.0", id="compressed latents on Ampere"),
         pytest.param(INDEXED, HOPPER, "auto", "0.23.0", id="heads with an indexer before 0.24"),
         pytest.param(SPARSE, CONSUMER, "auto", "0.20.0", id="sparse on consumer Blackwell before 0.24"),
@@ -225,3 +228,18 @@ def test_every_row_names_its_source_and_every_order_known_backends() -> None:
         assert row["source"].startswith("vllm ")
     for row in table["order"]:
         assert names.issuperset(row["backends"] + row.get("few_heads", []) + row.get("quantized", []))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "release", "capability", "kv_dtype"),
+    [
+        pytest.param("DeepseekV4ForCausalLM", "0.28.0", HOPPER, "fp8", id="where the default ends the start"),
+        pytest.param("DeepseekV4ForCausalLM", "0.32.0", HOPPER, "auto", id="not where it is 8 bits itself"),
+        pytest.param("DeepseekV4ForCausalLM", "0.28.0", None, "auto", id="not without a GPU"),
+        pytest.param("LlamaForCausalLM", "0.28.0", HOPPER, "auto", id="most start without"),
+    ],
+)
+def test_formats_that_have_to_be_stated(
+    architecture: str, release: str, capability: tuple[int, int] | None, kv_dtype: str
+) -> None:
+    assert stated_kv_dtype(architecture, release, capability) == kv_dtype

@@ -44,7 +44,19 @@ EVERY_LAYER: Final = "it gives Mamba, MLP and expert layers a KV cache like that
 NO_WINDOWS: Final = "it lets windowed or chunked layers grow with the context like the full ones"
 NO_WINDOWS_WIDE: Final = f"{NO_WINDOWS}, and takes values to be as wide as keys"
 NO_INDEXER: Final = "it leaves out the keys that the indexer keeps in sparse layers"
+NARROW_VECTORS: Final = (
+    "it takes 8 bits for rotary elements instead of 16, 4 for the indexer's keys, and no scales"
+)
 NO_KV: Final = "it knows no KV heads of a model whose layers were searched one by one, and answers 0"
+
+COMPRESSED: Final = (
+    "deepseek-ai/DeepSeek-V4-Flash",
+    "deepseek-ai/DeepSeek-V4-Pro",
+    "nvidia/DeepSeek-V4-Flash-NVFP4",
+    "nvidia/DeepSeek-V4-Pro-NVFP4",
+    "sgl-project/DeepSeek-V4-Flash-FP8",
+    "sgl-project/DeepSeek-V4-Pro-FP8",
+)
 
 EXPLAINED: Final[Mapping[tuple[str, str, int], tuple[float, str]]] = {
     # (model, quantity, ranks): (aiconfigurator-core over Stowage, why)
@@ -90,6 +102,7 @@ EXPLAINED: Final[Mapping[tuple[str, str, int], tuple[float, str]]] = {
     ("nvidia/MiniMax-M3-NVFP4", "kv", 8): (0.678, NO_INDEXER),
     ("openai/gpt-oss-20b", "weights", 1): (0.869, NO_HEAD_NO_SCALES),
     ("openai/gpt-oss-20b", "weights", 8): (0.853, NO_HEAD_NO_SCALES),
+    **{(model, "kv", ranks): (0.793, NARROW_VECTORS) for model in COMPRESSED for ranks in RANKS},
 }
 
 NOT_ASKED: Final[Mapping[tuple[str, int], str]] = {
@@ -135,6 +148,12 @@ def _profile(model: str) -> ModelProfile | Refusal:
     return read_profile(summary)
 
 
+def _kv_dtype(model: str) -> str:
+    """Give the format of the cache that both are asked for: 16 bits, unless the engine takes 8 alone."""
+    config = _file(model, "config.json") or {}
+    return "fp8" if "DeepseekV4ForCausalLM" in config["architectures"] else "bfloat16"
+
+
 def _theirs(model: str, ranks: int) -> dict[str, float]:
     parallel = {
         "tp_size": ranks,
@@ -143,15 +162,15 @@ def _theirs(model: str, ranks: int) -> dict[str, float]:
         "moe_tp_size": ranks,
         "moe_ep_size": 1,
     }
-    config = build_model_config(**parallel, kvcache_quant_mode="bfloat16", enable_encoder_dp=False)
+    config = build_model_config(**parallel, kvcache_quant_mode=_kv_dtype(model), enable_encoder_dp=False)
     built = get_model(model, config, "vllm")
     longer, shorter = (built.get_kvcache_bytes_per_sequence(size) for size in (2 * LENGTH, LENGTH))
     operations = (*built.context_ops, *built.encoder_ops)
     return {"weights": sum(each.get_weights() for each in operations), "kv": (longer - shorter) / LENGTH}
 
 
-def _ours(profile: ModelProfile, ranks: int) -> dict[str, float]:
-    asked = shape(tensor_parallel_size=ranks, kv_cache_dtype="bfloat16")
+def _ours(profile: ModelProfile, ranks: int, kv_dtype: str) -> dict[str, float]:
+    asked = shape(tensor_parallel_size=ranks, kv_cache_dtype=kv_dtype)
     pool = rank_terms(Setting(profile, asked, B200, version()), 0).pool
     weights = rank_weights(profile, RankLayout(ranks, 1, 0), profile.dtype)
     return {"weights": weights.tensor_bytes, "kv": pool.bytes_per_token}
@@ -182,7 +201,7 @@ def test_tables_speak_of_models_that_are_carried() -> None:
 def test_both_agree_or_the_reason_is_known(model: str, ranks: int) -> None:
     profile = _profile(model)
     assert isinstance(profile, ModelProfile), profile
-    theirs, ours = _theirs(model, ranks), _ours(profile, ranks)
+    theirs, ours = _theirs(model, ranks), _ours(profile, ranks, _kv_dtype(model))
     for quantity, value in ours.items():
         factor, reason = EXPLAINED.get((model, quantity, ranks), (1.0, ""))
         found = theirs[quantity] / value

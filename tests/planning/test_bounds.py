@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from stowage.api.refusal import Refusal
@@ -14,6 +14,7 @@ from stowage.planning.search.bounds import bound, is_beaten, quick_bound
 from stowage.planning.search.gpu import planning_of
 from stowage.planning.search.judge import Score
 from stowage.planning.search.lossy import Variant, eight_bit_on_load
+from tests.hardware.objects import gpu_node
 from tests.planning.builders import inventory_of, llama_1b, llama_8b, llama_70b, spec_of
 from tests.planning.test_oracle import nodes, wishes
 from tests.planning.test_shapes import mixtral
@@ -35,7 +36,47 @@ LENGTHS = st.sampled_from(
 )  # fmt: skip
 
 
+SHORT = {"promptTokens": {"mean": 200}, "outputTokens": {"mean": 20}}
+A100 = "NVIDIA-A100-SXM4-80GB"
+
+
+def wish_of(priority: str, load: dict[str, Any], **latencies: str) -> dict[str, Any]:
+    return {"workload": load, "objectives": {"priority": priority, **latencies}}
+
+
 @settings(max_examples=30, deadline=None)
+@example(  # seldom a request: a mixture reads fewer experts for part of one
+    [gpu_node("n0", "NVIDIA-L40S", 4)],
+    wish_of("Latency", {"requestsPerSecond": 0.5}),
+    "mixture",
+    {},
+    SHORT,
+    True,
+)
+@example(  # requests longer than what is asked to be held: fewer run at once
+    [gpu_node("n0", A100, 1)],
+    wish_of("Cost", {"concurrencyPerReplica": 8}, tpot="15ms"),
+    "70B",
+    {},
+    {},
+    True,
+)
+@example(  # others in flight fill the stages
+    [gpu_node("n0", A100, 4)],
+    wish_of("Cost", {"requestsPerSecond": 0.5}, ttft="300ms"),
+    "70B",
+    {},
+    {},
+    False,
+)
+@example(
+    [gpu_node("n0", A100, 2)],
+    wish_of("Latency", {"requestsPerSecond": 0.5}, ttft="300ms"),
+    "70B",
+    {},
+    {},
+    False,
+)
 @given(nodes(), wishes(), st.sampled_from(sorted(PROFILES)), LIMITS, LENGTHS, st.booleans())
 def test_no_score_is_below_a_bound(
     cluster: list[dict[str, Any]],

@@ -9,6 +9,7 @@ import pytest
 from stowage.model.profile import ModelProfile
 from stowage.planning.plan import PlanRequest, plan
 from tests.hardware.objects import gpu_node, pod
+from tests.model.support import published
 from tests.planning.builders import (
     chosen,
     inventory_of,
@@ -237,3 +238,14 @@ def test_the_operators_default_engine_is_planned_for_unless_the_spec_names_one()
     assert chosen(plan(asked, inventory)).engine_version == "0.29.0"
     named = PlanRequest(spec_of(engine={"version": "0.28.0"}), llama_8b(), 1, default_engine_version="0.29.0")
     assert chosen(plan(named, inventory)).engine_version == "0.28.0"
+
+
+@pytest.mark.parametrize(
+    ("release", "kv_dtype"),
+    [pytest.param("0.28.0", "fp8", id="to start at all"), pytest.param("0.32.0", "auto", id="not otherwise")],
+)
+def test_a_format_that_a_model_cannot_do_without_is_stated(release: str, kv_dtype: str) -> None:
+    profile = published("deepseek-ai--DeepSeek-V4-Flash")
+    inventory = inventory_of([gpu_node("n", "NVIDIA-B200", 2)])
+    plan = chosen(make_plan(profile, inventory, engine={"version": release}))
+    assert plan.settings.kv_cache_dtype == kv_dtype

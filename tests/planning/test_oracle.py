@@ -18,12 +18,14 @@ from stowage.hardware.catalog import find_gpu
 from stowage.memory.budget import ledger
 from stowage.memory.device import DeviceMemory
 from stowage.model.profile import ModelProfile
+from stowage.planning.assemble import assemble
 from stowage.planning.groups import gpu_groups
 from stowage.planning.plan import Plan, PlanRequest, plan
 from stowage.planning.prices import default_prices
 from stowage.planning.search.gpu import planning_of
-from stowage.planning.search.judge import Score
+from stowage.planning.search.judge import Judge, Score
 from stowage.planning.search.lossy import Variant
+from stowage.planning.search.stepped import MOST_STEPPED
 from tests.hardware.objects import gpu_node
 from tests.planning.builders import chosen, inventory_of, llama_1b, llama_8b, make_plan, spec_of
 from tests.planning.test_shapes import mixtral
@@ -59,7 +61,7 @@ def wishes(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def brute_force(profile: ModelProfile, inventory: Any, wish: dict[str, Any]) -> Score | None:
-    """Judge every candidate in full at each target, and take the least."""
+    """Judge every candidate in full at each target, and take the least whose stepped forecast meets what is asked."""
     request = PlanRequest(spec_of(**wish), profile, 1)
     planning = planning_of(request, inventory)
     assert not isinstance(planning, Refusal)
@@ -67,10 +69,23 @@ def brute_force(profile: ModelProfile, inventory: Any, wish: dict[str, Any]) -> 
     for target in planning.aims:
         scores = [search.judge.score(option, target) for option in search.options if option.nowhere is None]
         found = [score for score in scores if isinstance(score, Score) and score.option.candidate.nodes == 1]
-        best = min(found, key=lambda score: score.order, default=None)
-        if best is not None and not best.fit.is_tight:
-            return best
+        found.sort(key=lambda score: score.order)
+        if found and not found[0].fit.is_tight:
+            return stepped(request, search.judge, found)
     return None
+
+
+def stepped(request: PlanRequest, judge: Judge, scores: list[Score]) -> Score:
+    """Step the best few in turn, where the best meets what is asked by the closed form; none is stepped in vain."""
+    if scores[0].misses:
+        return scores[0]
+    tried = []
+    for score in [score for score in scores if not score.misses and not score.fit.is_tight][:MOST_STEPPED]:
+        forecast = assemble(request, judge, score).forecast
+        tried.append((0.0 if forecast is None else judge.speed.misses(forecast), score))
+        if not tried[-1][0]:
+            break
+    return min(tried, key=lambda entry: entry[0])[1]
 
 
 @settings(max_examples=25, deadline=None)

@@ -30,6 +30,9 @@ __all__ = [
     "summarize",
 ]
 
+_REMARKS: Final = frozenset({Reason.KV_CACHE_BELOW_PLAN, Reason.REPORT_UNAVAILABLE})
+"""Reasons of Degraded that a person should read, but that never keep a replica from serving."""
+
 _ORDER: Final = {condition_type: index for index, condition_type in enumerate(ConditionType)}
 
 
@@ -129,7 +132,8 @@ def summarize(
     """Form `Ready` from the other conditions for this generation.
 
     The first of Accepted, Planned, Available that is not True gives status, reason and message. Where only
-    Available is missing, the cause is taken from Degraded (True) or Progressing, which know it better.
+    Available is missing, the cause is taken from Degraded (True) or Progressing, which know it better; what is only
+    worth a remark is no cause.
     A condition of an older generation counts as Unknown. `serving_message` is the message when all is well.
     """
     known = {entry.type: entry for entry in conditions if entry.observed_generation >= generation}
@@ -171,7 +175,7 @@ def _root_cause(known: Mapping[ConditionType, Condition]) -> Condition:
     if available.reason in (Reason.PLAN_ONLY, Reason.SCALED_TO_ZERO, Reason.DELETING):
         return available
     degraded = known.get(ConditionType.DEGRADED)
-    if degraded is not None and degraded.is_true:
+    if degraded is not None and degraded.is_true and degraded.reason not in _REMARKS:
         return degraded
     progressing = known.get(ConditionType.PROGRESSING)
     if progressing is not None and progressing.reason != Reason.COMPLETE:

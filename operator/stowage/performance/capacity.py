@@ -24,11 +24,14 @@ class Floor:
     tpot_seconds: float
 
 
-def floor(serving: Serving, traffic: Traffic) -> Floor:
-    """Give the least TTFT and TPOT of a request that has the replica for itself."""
+def floor(serving: Serving, traffic: Traffic, chunks: int = 1) -> Floor:
+    """Give the least TTFT and TPOT of a request that has the replica for itself.
+
+    Its prompt passes the stages of a pipeline in so many chunks, which fill as many stages at once.
+    """
     pace = pace_of(serving)
     prompt = traffic.computed_prompt_tokens
-    alone = StepBatch(prompt, prompt * (traffic.prompt_tokens - prompt / 2), 1)
+    alone = StepBatch(prompt, prompt * (traffic.prompt_tokens - prompt / 2), chunks)
     one = StepBatch(decode_sequences=1, decode_context=traffic.mean_context_tokens)
     return Floor(pace.ideal_seconds(alone), pace.ideal_seconds(one))
 

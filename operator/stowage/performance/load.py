@@ -21,7 +21,6 @@ _CLOSE: Final = 1e-4
 
 _ROUNDS: Final = 8
 _TRIES: Final = 16
-_LEAST: Final = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +28,8 @@ class Load:
     """One rank with `batch` requests in flight: prompts in `chunks`, in a `share` of the steps; times in seconds.
 
     A step with prompts in it has `tokens` of them: a chunk of one, or more where more come in a step than that.
-    `decoding` of the requests are past their prompt on average; `service` is the time from start to end of one.
+    `decoding` is what a request that decodes sees, itself and those of the others that are past their prompt on
+    average; `service` is the time from start to end of one.
     """
 
     batch: float
@@ -64,37 +64,44 @@ class Loads:
         self._decoding_share = 1.0
 
     def at(self, batch: float) -> Load:
-        """Find the load with so many requests in flight, with token counts rounded a little."""
-        decoding = batch * self._decoding_share
+        """Find the load with so many requests in flight, one or more, with token counts rounded a little."""
+        others = max(0.0, batch - 1)
+        decoding = 1 + others * self._decoding_share
         before, gap_before = 0.0, 0.0
         found = self._rounded(batch, decoding)
         for _ in range(_ROUNDS):
-            settled = batch * (found.service - found.ttft) / found.service
+            settled = 1 + others * (found.service - found.ttft) / found.service
             gap = settled - decoding
             if abs(gap) < _CLOSE * batch:
                 break
             slope = (gap - gap_before) / (decoding - before) if before not in (0.0, decoding) else -1.0
             before, gap_before = decoding, gap
             decoding = decoding - gap / slope if slope < -_CLOSE else settled
-            decoding = min(batch, max(_CLOSE * batch, decoding))
+            decoding = min(1 + others, max(1.0, decoding))
             found = self._rounded(batch, decoding)
-        self._decoding_share = decoding / batch
+        if others:
+            self._decoding_share = (decoding - 1) / others
         return found
 
     def for_rate(self, rate: float, most: float) -> float:
-        """Find the requests in flight at which `rate` per second are served; `most` where that is out of reach.
+        """Find the requests that one of `rate` per second sees in flight; `most` where the rate is out of reach.
 
-        There are as many as come while one is served (Little's law), and serving takes longer the more there are, in
-        nearly straight pieces: a line through two known points comes near at once.
+        It sees itself and, as arrivals know nothing of each other, as many as there are on average: those that come
+        while one is served (Little's law). Serving takes longer the more there are, in nearly straight pieces: a line
+        through two known points comes near at once.
         """
-        low, high = _LEAST, max(most, _LEAST)
-        low_gap, high_gap = rate * self.at(low).service - low, rate * self.at(high).service - high
-        if low_gap <= 0 or high_gap >= 0:
-            return low if low_gap <= 0 else high
+
+        def gap_at(batch: float) -> float:
+            return 1 + rate * self.at(batch).service - batch
+
+        low, high = 1.0, max(1.0, most)
+        low_gap, high_gap = gap_at(low), gap_at(high)
+        if high_gap >= 0:
+            return high
         found, last_gap = low, 0.0
         for _ in range(_TRIES):
             found = low + (high - low) * low_gap / (low_gap - high_gap)
-            gap = rate * self.at(found).service - found
+            gap = gap_at(found)
             if abs(gap) <= _CLOSE * found:
                 break
             # The end that stays twice running counts half (Illinois), or the other would creep.
@@ -110,7 +117,7 @@ class Loads:
         """Work the load out exactly, once it is found."""
         rough = self.at(batch)
         plain = self.pace.seconds(self.decode_batch(rough.decoding))
-        mixed = self.pace.seconds(self.mixed_batch(rough.decoding, rough.tokens))
+        mixed = self.pace.seconds(self.mixed_batch(rough.decoding - 1, rough.tokens))
         load = self._mixture(batch, rough.decoding, (plain, mixed))
         added = max(0.0, mixed - plain)
         return State(load, added * self._prompt / load.chunks / load.tokens)
@@ -129,10 +136,10 @@ class Loads:
         return self.mixed_batch(0.0, self._prompt / load.chunks)
 
     def _rounded(self, batch: float, decoding: float) -> Load:
-        context, quick, tokens = decoding * self._context, self.pace.quick, self._tokens(batch, decoding)[1]
+        quick, tokens, others = self.pace.quick, self._tokens(batch, decoding)[1], decoding - 1
         pairs = tokens * (self._cached + self._prompt / 2)
-        plain = quick(0.0, 0.0, 0.0, decoding, context)
-        mixed = quick(tokens, pairs, tokens / self._prompt, decoding, context)
+        plain = quick(0.0, 0.0, 0.0, decoding, decoding * self._context)
+        mixed = quick(tokens, pairs, tokens / self._prompt, others, others * self._context)
         return self._mixture(batch, decoding, (plain, mixed))
 
     def _tokens(self, batch: float, decoding: float) -> tuple[int, float, float]:
@@ -150,7 +157,7 @@ class Loads:
         """
         plain, mixed = steps
         chunks, tokens, coming = self._tokens(batch, decoding)
-        met = min(1.0, coming * max(0.0, batch - 1) / batch)
+        met = min(1.0, coming * (batch - 1) / batch)
         tpot, ttft = met * mixed + (1 - met) * plain, chunks * mixed
         if coming * self._prompt / chunks > tokens:
             ttft = max(ttft, (batch * self._prompt / tokens - self._answers) * tpot)

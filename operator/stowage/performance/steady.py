@@ -127,9 +127,10 @@ def _figures(loads: Loads, serving: Serving, traffic: Traffic) -> _Figures:
 def _closed_loop(loads: Loads, serving: Serving, traffic: Traffic, limit: tuple[float, str]) -> _Figures:
     ranks = serving.shape.data_parallel_size
     asked = (traffic.concurrency or 1) / ranks
-    state = loads.state(min(asked, limit[0]))
-    rate = state.load.batch / state.load.service
-    queued = max(0.0, asked - state.load.batch) / rate
+    running = min(asked, limit[0])
+    state = loads.state(max(1.0, running))
+    rate = running / state.load.service
+    queued = (asked - running) / rate
     first = _first_wave(serving, traffic, loads.pace, state.load.batch)
     calm = state.load.ttft + lag(loads.pace, state.load.tpot) + queued
     burst = max(calm, first + loads.pace.table.request_seconds + queued / 2)

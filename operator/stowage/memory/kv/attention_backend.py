@@ -99,11 +99,19 @@ def choose_backend(needs: AttentionNeeds, where: Conditions) -> AttentionBackend
 
 def auto_kv_dtype(architecture: str, release: str, capability: tuple[int, int] | None) -> str:
     """Give what `--kv-cache-dtype auto` becomes for an architecture that has a default of its own."""
-    for row in backend_table()["auto_dtype"]:
+    return _own_kv_dtype("auto_dtype", architecture, release, capability)
+
+
+def stated_kv_dtype(architecture: str, release: str, capability: tuple[int, int] | None) -> str:
+    """Give the `--kv-cache-dtype` to start with where nobody asks for one: "auto", unless that would end the start."""
+    return _own_kv_dtype("stated_dtype", architecture, release, capability)
+
+
+def _own_kv_dtype(table: str, architecture: str, release: str, capability: tuple[int, int] | None) -> str:
+    now = release_numbers(release) or ()
+    for row in backend_table()[table]:
         applies = row["architecture"] == architecture and _within(capability, row["capabilities"])
-        if applies and _since(row) <= (release_numbers(release) or ()) < (
-            release_numbers(row["until"]) or ()
-        ):
+        if applies and _since(row) <= now < (release_numbers(row["until"]) or ()):
             return str(row["kv_dtype"])
     return "auto"
 

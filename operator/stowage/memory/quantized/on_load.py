@@ -24,6 +24,7 @@ from stowage.memory.weights import rank_weights
 from stowage.model.dtype import element_type
 from stowage.model.profile import LayerProfile, ModelProfile
 from stowage.model.quantization import complete_experts
+from stowage.model.shared_layers import shared_layers
 from stowage.model.tensors import ParameterTensor, Scheme
 
 _SAME: Final[Mapping[str, frozenset[str]]] = {
@@ -78,13 +79,10 @@ def _unknown(method: str, rows: list[dict[str, Any]], version: EngineVersion) ->
 
 
 def _quantized(profile: ModelProfile, row: Mapping[str, Any]) -> ModelProfile:
-    known: dict[int, LayerProfile] = {}
-
+    @shared_layers
     def converted(layer: LayerProfile) -> LayerProfile:
-        if id(layer) not in known:
-            tensors = tuple(_converted(tensor, row) for tensor in layer.tensors)
-            known[id(layer)] = replace(layer, tensors=complete_experts(tensors))
-        return known[id(layer)]
+        tensors = tuple(_converted(tensor, row) for tensor in layer.tensors)
+        return replace(layer, tensors=complete_experts(tensors))
 
     return replace(
         profile,

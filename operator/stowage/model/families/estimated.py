@@ -20,6 +20,7 @@ from stowage.model.config_fields import BadField, UnsupportedFeature, word
 from stowage.model.families.estimated_towers import estimated_towers
 from stowage.model.families.text_inside import text_fields
 from stowage.model.profile import AttentionProfile, LayerProfile
+from stowage.model.shared_layers import shared_layers
 from stowage.model.tensors import ParameterTensor
 
 Config = Mapping[str, Any]
@@ -228,16 +229,14 @@ def _windowed(text: Anatomy, fields: Config) -> Anatomy:
     kinds, window = fields.get("layer_types"), fields.get("sliding_window")
     if not isinstance(kinds, list) or not isinstance(window, int) or len(kinds) < len(text.layers):
         return text
-    made: dict[int, LayerProfile] = {}
 
+    @shared_layers
     def windowed(layer: LayerProfile) -> LayerProfile:
-        if id(layer) not in made:
-            mixers = tuple(
-                replace(mixer, sliding_window=window) if isinstance(mixer, AttentionProfile) else mixer
-                for mixer in layer.mixers
-            )
-            made[id(layer)] = replace(layer, mixers=mixers)
-        return made[id(layer)]
+        mixers = tuple(
+            replace(mixer, sliding_window=window) if isinstance(mixer, AttentionProfile) else mixer
+            for mixer in layer.mixers
+        )
+        return replace(layer, mixers=mixers)
 
     layers = tuple(
         windowed(layer) if "sliding" in str(kind) else layer

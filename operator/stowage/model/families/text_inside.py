@@ -20,6 +20,7 @@ from stowage.model.anatomy import Anatomy
 from stowage.model.config_fields import BadField, UnsupportedFeature, flag, word
 from stowage.model.families.tower_parts import TowerAnatomy, renamed, with_prefixes
 from stowage.model.profile import LayerProfile
+from stowage.model.shared_layers import shared_layers
 
 Config = Mapping[str, Any]
 Reader = Callable[[Config], Anatomy]
@@ -102,13 +103,12 @@ def composed(
 ) -> Anatomy:
     """Join a language model and its towers; `engine` and `stored` exchange prefixes of the text's names."""
     to_engine, to_stored = with_prefixes(engine), with_prefixes(stored)
-    done: dict[int, LayerProfile] = {}
 
+    @shared_layers
     def inside(layer: LayerProfile) -> LayerProfile:
-        if id(layer) not in done:
-            tensors = tuple(renamed(tensor, to_engine, to_stored) for tensor in layer.tensors)
-            done[id(layer)] = replace(layer, tensors=tensors)
-        return done[id(layer)]
+        return replace(
+            layer, tensors=tuple(renamed(tensor, to_engine, to_stored) for tensor in layer.tensors)
+        )
 
     outer = tuple(renamed(tensor, to_engine, to_stored) for tensor in text.outer_tensors)
     return replace(

@@ -16,6 +16,7 @@ from stowage.api.reasons import Reason
 from stowage.api.refusal import Refusal
 from stowage.model.profile import LayerProfile, ModelProfile
 from stowage.model.quantization import complete_experts
+from stowage.model.shared_layers import shared_layers
 from stowage.model.tensors import ParameterTensor, Scheme
 from stowage.performance.arithmetic import Arithmetic, arithmetic_of
 from stowage.performance.levers.attempt import Attempt
@@ -51,13 +52,11 @@ def precision_levers(question: LeverQuestion) -> Iterator[Attempt]:
 @lru_cache(maxsize=64)
 def quantized(profile: ModelProfile, scheme: Scheme) -> ModelProfile:
     """Give a plain profile as a checkpoint with this layout of every matrix in its layers would have it."""
-    known: dict[int, LayerProfile] = {}
 
+    @shared_layers
     def converted(layer: LayerProfile) -> LayerProfile:
-        if id(layer) not in known:
-            tensors = tuple(_converted(tensor, scheme) for tensor in layer.tensors)
-            known[id(layer)] = replace(layer, tensors=complete_experts(tensors))
-        return known[id(layer)]
+        tensors = tuple(_converted(tensor, scheme) for tensor in layer.tensors)
+        return replace(layer, tensors=complete_experts(tensors))
 
     return replace(
         profile,

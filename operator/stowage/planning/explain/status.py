@@ -27,12 +27,25 @@ from stowage.planning.explain.words import gpus_words, grouped, parallel_words, 
 from stowage.planning.placement import growth_words
 from stowage.planning.result import Plan, PlanResult
 from stowage.planning.search.gain import gain
+from stowage.planning.settings import EngineSettings
 
 _MOST_NODES: Final = 8
 _MOST_NOTES: Final = 16
 _MOST_SHORTFALLS: Final = 4
 _MOST_UNMEASURED: Final = 8
 _HASH_CHARACTERS: Final = 16
+_SETTINGS: Final = (
+    "dtype",
+    "quantization",
+    "kv_cache_dtype",
+    "max_model_len",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "gpu_memory_utilization",
+    "kv_cache_memory_bytes",
+    "enforce_eager",
+)
+"""Settings that are published by the engine's own names."""
 
 
 def status_plan(result: PlanResult) -> dict[str, Any]:
@@ -70,7 +83,6 @@ def better_plan(old: Plan, new: Plan) -> PlanBetter:
 
 
 def _status_of(plan: Plan, words: str) -> PlanStatus:
-    settings, stated = plan.settings, plan.request_tokens
     per_node = Counter(plan.placement.node_names)
     nodes = (
         PlanNode(name=name, gpu_product=plan.gpu_product, replicas=count)
@@ -87,27 +99,14 @@ def _status_of(plan: Plan, words: str) -> PlanStatus:
         gpus_per_replica=plan.gpus_per_replica,
         gpus=gpus_words(plan),
         parallel=parallel_words(plan),
-        parallelism=PlanParallelism(
-            tensor=settings.tensor_parallel_size,
-            pipeline=settings.pipeline_parallel_size,
-            data=settings.data_parallel_size,
-            expert_parallel=Toggle.ENABLED if settings.enable_expert_parallel else Toggle.DISABLED,
-        ),
+        parallelism=_parallelism(plan.settings),
         precision=plan.precision,
         lossy=plan.lossy,
-        dtype=settings.dtype,
-        quantization=settings.quantization,
-        kv_cache_dtype=settings.kv_cache_dtype,
-        max_model_len=settings.max_model_len,
-        max_num_seqs=settings.max_num_seqs,
-        max_num_batched_tokens=settings.max_num_batched_tokens,
-        gpu_memory_utilization=settings.gpu_memory_utilization,
-        kv_cache_memory_bytes=settings.kv_cache_memory_bytes,
-        enforce_eager=settings.enforce_eager,
+        **{name: getattr(plan.settings, name) for name in _SETTINGS},
         ledger=_ledger(plan),
         calibrated=plan.calibrated,
         kv_tokens=plan.ledger.kv_tokens,
-        max_concurrency=plan.concurrency_served if stated else int(plan.ledger.max_concurrency),
+        max_concurrency=plan.concurrency_served if plan.request_tokens else int(plan.ledger.max_concurrency),
         attention_backend=plan.attention_backend,
         replicas=plan.replicas,
         nodes_per_replica=plan.nodes_per_replica,
@@ -120,6 +119,15 @@ def _status_of(plan: Plan, words: str) -> PlanStatus:
         new_nodes=plan.placement.new_nodes or None,
         nodes=tuple(nodes),
         notes=plan.notes[:_MOST_NOTES],
+    )
+
+
+def _parallelism(settings: EngineSettings) -> PlanParallelism:
+    return PlanParallelism(
+        tensor=settings.tensor_parallel_size,
+        pipeline=settings.pipeline_parallel_size,
+        data=settings.data_parallel_size,
+        expert_parallel=Toggle.ENABLED if settings.enable_expert_parallel else Toggle.DISABLED,
     )
 
 

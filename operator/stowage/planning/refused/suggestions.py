@@ -13,6 +13,7 @@ from typing import Final
 from stowage.hardware.catalog import catalog
 from stowage.hardware.gpu import Gpu
 from stowage.memory.constraints import tensor_parallel_sizes
+from stowage.memory.kv.attention_backend import stated_kv_dtype
 from stowage.planning.groups import GpuGroup, excluded, hypothetical_group
 from stowage.planning.prices import nominal_gigabytes
 from stowage.planning.search.candidate import Candidate
@@ -126,13 +127,15 @@ def _plainest(fitter: Fitter, group: GpuGroup, gpus: int) -> Candidate | None:
 
 
 def _fit(fitter: Fitter, candidate: Candidate, target: Target) -> Fit | Misfit:
+    profile, device, version = fitter.profile, candidate.group.device, fitter.version
+    cache = stated_kv_dtype(profile.architecture, version.version, device.compute_capability)
     base = replace(
-        base_settings(fitter.spec, fitter.version, fitter.profile.dtype),
+        base_settings(fitter.spec, version, profile.dtype, cache),
         tensor_parallel_size=candidate.tensor_parallel_size,
         pipeline_parallel_size=candidate.pipeline_parallel_size,
         data_parallel_size=candidate.data_parallel_size,
     )
-    return fitter.frugal(candidate.group.device, base, target)
+    return fitter.frugal(device, base, target)
 
 
 def _cost(candidate: Candidate) -> tuple[float, ...]:

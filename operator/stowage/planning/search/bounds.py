@@ -14,6 +14,7 @@ from stowage.api.refusal import Refusal
 from stowage.api.v1alpha1 import Priority
 from stowage.memory.release.batch_limits import default_batch_limits
 from stowage.performance.bands import unmeasured
+from stowage.performance.capacity import Floor
 from stowage.performance.pace import pace_of
 from stowage.performance.serving import Serving
 from stowage.performance.steady import Sketch
@@ -29,7 +30,7 @@ from stowage.planning.settings import EngineSettings
 _BOUNDLESS: Final = 10**9
 _ENDLESS: Final = 10**6
 _MOST_BATCHED_TOKENS: Final = 16_384
-_MARGIN: Final = 1.05
+_MARGIN: Final = 1.07
 """What a rate with boundless memory is widened by, since it need not be monotonic to the last digit."""
 
 _LATENCY_MARGIN: Final = 1.1
@@ -96,6 +97,10 @@ def _ideal(judge: Judge, candidate: Candidate) -> Serving:
     return judge.speed.serving(candidate, ideal_settings(judge, candidate), _BOUNDLESS)
 
 
+def _floor(judge: Judge, candidate: Candidate) -> Floor:
+    return judge.speed.floor(candidate, ideal_settings(judge, candidate), candidate.pipeline_parallel_size)
+
+
 def _place(judge: Judge, option: Option) -> Key:
     """Grade the places of the replicas that are asked for: how many are missing, and whether any is to come."""
     asked = judge.asked_replicas
@@ -131,7 +136,7 @@ def _preference(judge: Judge, option: Option, replicas: int) -> Key:
     serving = _ideal(judge, candidate)
     doubt = DOUBT ** len(unmeasured(serving))
     if priority is Priority.LATENCY:
-        least = judge.speed.floor(candidate, ideal_settings(judge, candidate))
+        least = _floor(judge, candidate)
         seconds = least.ttft_seconds + least.tpot_seconds * max(0, demand.output_tokens - 1)
         return (grade(seconds * doubt / _EXACT),)
     if demand.rate is not None:
@@ -176,7 +181,8 @@ def _least_key(judge: Judge, option: Option, target: Target) -> Key:
 def _at_both_ends(judge: Judge, candidate: Candidate, target: Target) -> list[Sketch]:
     """Sketch the fewest and the most tokens per step that come into question, at the least load that is certain."""
     demand, engine = judge.demand, judge.spec.engine
-    held = target.concurrency or target.kv_tokens >= demand.concurrency * demand.closed().peak_context_tokens
+    least_tokens = max(target.kv_tokens, target.concurrency * target.request_tokens)
+    held = least_tokens >= demand.concurrency * demand.closed().peak_context_tokens
     own_load = judge.objectives.priority is Priority.THROUGHPUT and not demand.concurrency_stated
     load = demand.closed() if demand.rate is None and held and not own_load else demand.closed(1)
     most = engine.max_num_batched_tokens
@@ -184,10 +190,14 @@ def _at_both_ends(judge: Judge, candidate: Candidate, target: Target) -> list[Sk
     seqs = engine.max_num_seqs or MOST_SEQUENCES
     base = replace(judge.base(candidate), max_model_len=target.context_tokens, max_num_seqs=seqs)
     found: list[Sketch] = []
+    least = _floor(judge, candidate).ttft_seconds
     for tokens in {most} if most is not None else (LEAST_BATCHED_TOKENS, default):
         settings = replace(base, max_num_batched_tokens=tokens)
         sketched = judge.speed.sketch(candidate, settings, _BOUNDLESS, load)
         if isinstance(sketched, Refusal):
             return []
+        if candidate.pipeline_parallel_size > 1:
+            # More requests fill the stages better, which one alone says nothing of.
+            sketched = replace(sketched, ttft=least, ttft_percentile=least)
         found.append(sketched)
     return found

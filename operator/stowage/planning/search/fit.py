@@ -341,14 +341,19 @@ def _whole_weights(profile: ModelProfile, dtype: str) -> int:
     return rank_weights(profile, RankLayout(1, 1, 0), held).tensor_bytes
 
 
-def base_settings(spec: LLMDeploymentSpec, version: EngineVersion, dtype: str) -> EngineSettings:
-    """Give the settings that depend on neither shape nor target; sizes and limits are placeholders of one."""
-    pinned_bytes = spec.engine.kv_cache_memory
+def base_settings(
+    spec: LLMDeploymentSpec, version: EngineVersion, dtype: str, kv_cache_dtype: str = "auto"
+) -> EngineSettings:
+    """Give the settings that depend on neither shape nor target; sizes and limits are placeholders of one.
+
+    `kv_cache_dtype` is taken where the spec leaves it open.
+    """
+    pinned_bytes, pinned_cache = spec.engine.kv_cache_memory, spec.precision.kv_cache
     return EngineSettings(
         tensor_parallel_size=1,
         pipeline_parallel_size=1,
         dtype=dtype,
-        kv_cache_dtype="auto" if spec.precision.kv_cache.lower() == "auto" else spec.precision.kv_cache,
+        kv_cache_dtype=kv_cache_dtype if pinned_cache.lower() == "auto" else pinned_cache,
         gpu_memory_utilization=spec.engine.gpu_memory_utilization or version.default_gpu_memory_utilization,
         max_model_len=1,
         max_num_seqs=1,

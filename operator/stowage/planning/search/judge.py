@@ -14,6 +14,7 @@ from typing import Final
 from stowage.api.conditions import Reason
 from stowage.api.refusal import Refusal
 from stowage.api.v1alpha1 import LLMDeploymentSpec, Priority
+from stowage.memory.kv.attention_backend import stated_kv_dtype
 from stowage.memory.release.engine_version import EngineVersion
 from stowage.performance.forecast import Forecast
 from stowage.performance.traffic import Traffic
@@ -122,9 +123,10 @@ class Judge:
         return self._bases[id(candidate)][1]
 
     def _base(self, candidate: Candidate) -> EngineSettings:
-        profile = self.variant.profile
+        profile, device = self.variant.profile, candidate.group.device
         dtype = "float16" if needs_float16(candidate.group.gpu, profile) else profile.dtype
-        base = base_settings(self.spec, self.version, dtype)
+        cache = stated_kv_dtype(profile.architecture, self.version.version, device.compute_capability)
+        base = base_settings(self.spec, self.version, dtype, cache)
         return replace(
             base,
             tensor_parallel_size=candidate.tensor_parallel_size,

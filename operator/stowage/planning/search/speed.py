@@ -34,9 +34,6 @@ _HEADROOM: Final = 0.85
 _MOST_DILUTION: Final = 64
 """Times the replicas for the rate alone beyond which more replicas are not tried to meet a latency."""
 
-_FEWEST: Final = 1e-3
-"""Requests that decode in a step at least: of those in flight, any number may be at their prompts."""
-
 _ENDLESS: Final = 10**6
 
 _Question = tuple[EngineSettings, str, bool, int, Traffic]
@@ -54,7 +51,7 @@ class Speed:
     asked_replicas: int
     _sketches: dict[_Question, Sketch | Refusal] = field(default_factory=dict)
     _forecasts: dict[_Question, Forecast | Refusal] = field(default_factory=dict)
-    _floors: dict[tuple[EngineSettings, str, bool], Floor] = field(default_factory=dict)
+    _floors: dict[tuple[EngineSettings, str, bool, int], Floor] = field(default_factory=dict)
 
     def sketch(
         self, candidate: Candidate, settings: EngineSettings, kv_tokens: int, traffic: Traffic
@@ -118,26 +115,29 @@ class Speed:
         return 0.0 if isinstance(found, Refusal) else self.ratios(found)[1]
 
     def least_misses(self, candidate: Candidate, settings: EngineSettings) -> float:
-        """Give a ratio that no settings go below: one prompt alone, and decoding with no prompt between."""
+        """Give a ratio that no settings go below: one prompt alone, and one answer alone."""
         if not self.objectives.any:
             return 0.0
         asked, serving = self.objectives, self.serving(candidate, settings, _ENDLESS)
         ttft = tpot = 0.0
         if asked.ttft_seconds is not None:
-            ttft = self.floor(candidate, settings).ttft_seconds
+            ttft = self.floor(candidate, settings, candidate.pipeline_parallel_size).ttft_seconds
         if asked.tpot_seconds is not None:
-            context = _FEWEST * self.demand.closed(1).mean_context_tokens
-            tpot = pace_of(serving).seconds(StepBatch(decode_sequences=_FEWEST, decode_context=context))
+            context = self.demand.closed(1).mean_context_tokens
+            tpot = pace_of(serving).seconds(StepBatch(decode_sequences=1, decode_context=context))
         worst = max(_over(ttft, asked.ttft_seconds), _over(tpot, asked.tpot_seconds))
         return worst if worst > 1 else 0.0
 
-    def floor(self, candidate: Candidate, settings: EngineSettings) -> Floor:
-        """Give the latencies that physics allows a request which has the replica for itself, or recall them."""
-        key = (settings, candidate.group.gpu.name, _same_node(candidate))
+    def floor(self, candidate: Candidate, settings: EngineSettings, chunks: int = 1) -> Floor:
+        """Give the latencies that physics allows a request which has the replica for itself, or recall them.
+
+        `chunks` of its prompt are in stages of a pipeline at once.
+        """
+        key = (settings, candidate.group.gpu.name, _same_node(candidate), chunks)
         found = self._floors.get(key)
         if found is None:
             serving = self.serving(candidate, settings, _ENDLESS)
-            found = self._floors[key] = physics(serving, self.demand.closed(1))
+            found = self._floors[key] = physics(serving, self.demand.closed(1), chunks)
         return found
 
     def replicas_for(self, requests_per_second: float, rate: float) -> int:
