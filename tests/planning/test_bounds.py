@@ -77,6 +77,14 @@ def wish_of(priority: str, load: dict[str, Any], **latencies: str) -> dict[str, 
     {},
     False,
 )
+@example(  # smaller chunks fill the stages better
+    [gpu_node("n0", "NVIDIA-L40S", 2)],
+    wish_of("Throughput", {}, tpot="40ms"),
+    "8B",
+    {"maxNumSeqs": 4},
+    {"promptTokens": {"mean": 6000}, "outputTokens": {"mean": 40}},
+    False,
+)
 @given(nodes(), wishes(), st.sampled_from(sorted(PROFILES)), LIMITS, LENGTHS, st.booleans())
 def test_no_score_is_below_a_bound(
     cluster: list[dict[str, Any]],

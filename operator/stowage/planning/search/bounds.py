@@ -30,8 +30,15 @@ from stowage.planning.settings import EngineSettings
 _BOUNDLESS: Final = 10**9
 _ENDLESS: Final = 10**6
 _MOST_BATCHED_TOKENS: Final = 16_384
+_BUDGETS: Final = (LEAST_BATCHED_TOKENS, 2048, _MOST_BATCHED_TOKENS)
+_FEW_RUNNING: Final = 256
+"""Requests beyond which small budgets of tokens per step bring no more: steps are full of answers anyway."""
+
 _MARGIN: Final = 1.07
 """What a rate with boundless memory is widened by, since it need not be monotonic to the last digit."""
+
+_PIPELINE_MARGIN: Final = 1.15
+"""The same where chunks fill the stages of a pipeline more or less evenly."""
 
 _LATENCY_MARGIN: Final = 1.1
 """The same for latencies, of which only the ends of the range of budgets are tried."""
@@ -110,22 +117,19 @@ def _place(judge: Judge, option: Option) -> Key:
 
 def _replicas(judge: Judge, candidate: Candidate, rate: float, kv_tokens: int) -> int:
     """Give the fewest replicas that a rate takes where a rank has so many tokens of KV cache."""
-    most = _optimistic(judge, candidate, kv_tokens, judge.demand.closed(_ENDLESS))
-    return (
-        judge.asked_replicas
-        if most is None
-        else judge.speed.replicas_for(most.request_rate * _margin(judge), rate)
-    )
+    most = _most_rate(judge, candidate, kv_tokens, judge.demand.closed(_ENDLESS))
+    return judge.asked_replicas if most is None else judge.speed.replicas_for(most, rate)
 
 
-def _margin(judge: Judge) -> float:
+def _margin(judge: Judge, candidate: Candidate) -> float:
     """Widen a saturated rate by what fewer requests in flight could do better.
 
     Answers do not wait for their own prompt, so that with as many requests as an answer has tokens one step in so
     many is spared; it is worth more the shorter answers are.
     """
     answers = max(1, judge.demand.output_tokens - 1)
-    return _MARGIN * (1 + answers) ** 2 / (1 + answers + answers**2)
+    margin = _MARGIN if candidate.pipeline_parallel_size == 1 else _PIPELINE_MARGIN
+    return margin * (1 + answers) ** 2 / (1 + answers + answers**2)
 
 
 def _preference(judge: Judge, option: Option, replicas: int) -> Key:
@@ -143,15 +147,30 @@ def _preference(judge: Judge, option: Option, replicas: int) -> Key:
         brought = demand.rate * demand.output_tokens / doubt * _EXACT
         return (-grade(brought), *cost_order(candidate, option.hourly * replicas))
     load = demand.closed(demand.concurrency if demand.concurrency_stated else _ENDLESS)
-    most = _optimistic(judge, candidate, _BOUNDLESS, load)
+    most = _most_rate(judge, candidate, _BOUNDLESS, load)
     if most is None:
         return (float("-inf"),)
-    return (-grade(most.request_rate * demand.output_tokens * replicas * _margin(judge) / doubt),)
+    return (-grade(most * demand.output_tokens * replicas / doubt),)
 
 
-def _optimistic(judge: Judge, candidate: Candidate, kv_tokens: int, traffic: Traffic) -> Sketch | None:
-    found = judge.speed.sketch(candidate, ideal_settings(judge, candidate), kv_tokens, traffic)
-    return None if isinstance(found, Refusal) else found
+def _most_rate(judge: Judge, candidate: Candidate, kv_tokens: int, traffic: Traffic) -> float | None:
+    """Give requests per second that no budget of tokens per step exceeds.
+
+    Large budgets waste least on prompts; with few requests in flight small ones bring more, since answers go on beside
+    chunks of the others' prompts. Between those that are tried the rate is a few percent higher at most.
+    """
+    ideal, rates = ideal_settings(judge, candidate), list[float]()
+    running = min(
+        ideal.max_num_seqs, kv_tokens / traffic.mean_context_tokens, traffic.concurrency or _ENDLESS
+    )
+    many = running > _FEW_RUNNING or judge.spec.engine.max_num_batched_tokens is not None
+    for tokens in (ideal.max_num_batched_tokens,) if many else _BUDGETS:
+        settings = replace(ideal, max_num_batched_tokens=max(ideal.max_num_seqs, tokens))
+        found = judge.speed.sketch(candidate, settings, kv_tokens, traffic)
+        if isinstance(found, Refusal):
+            return None
+        rates.append(found.request_rate)
+    return max(rates) * _margin(judge, candidate)
 
 
 def _least_key(judge: Judge, option: Option, target: Target) -> Key:
@@ -184,7 +203,8 @@ def _at_both_ends(judge: Judge, candidate: Candidate, target: Target) -> list[Sk
     least_tokens = max(target.kv_tokens, target.concurrency * target.request_tokens)
     held = least_tokens >= demand.concurrency * demand.closed().peak_context_tokens
     own_load = judge.objectives.priority is Priority.THROUGHPUT and not demand.concurrency_stated
-    load = demand.closed() if demand.rate is None and held and not own_load else demand.closed(1)
+    is_certain = demand.rate is None and held and not own_load
+    load = demand.closed() if is_certain else demand.closed(1)
     most = engine.max_num_batched_tokens
     default = default_batch_limits(candidate.group.device, judge.version)[1]
     seqs = engine.max_num_seqs or MOST_SEQUENCES
@@ -196,8 +216,8 @@ def _at_both_ends(judge: Judge, candidate: Candidate, target: Target) -> list[Sk
         sketched = judge.speed.sketch(candidate, settings, _BOUNDLESS, load)
         if isinstance(sketched, Refusal):
             return []
-        if candidate.pipeline_parallel_size > 1:
-            # More requests fill the stages better, which one alone says nothing of.
+        if candidate.pipeline_parallel_size > 1 and not is_certain:
+            # More requests than one fill the stages better, which it says nothing of.
             sketched = replace(sketched, ttft=least, ttft_percentile=least)
         found.append(sketched)
     return found
