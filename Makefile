@@ -27,7 +27,7 @@ test: ## Run all tests, on real parts (PYTEST_ARGS="-k name" for some)
 
 golden: ## Ask vLLM's own code again for every golden value of the memory model
 	@venv=$(VENV) && vllm=$$($(BOOTSTRAP) vllm) && \
-	STOWAGE_VLLM_ENV="$$vllm" "$$venv/bin/python" tests/memory/oracle/regenerate.py
+	STOWAGE_VLLM_ENV="$$vllm" "$$venv/bin/python" -m tests.memory.oracle.regenerate
 
 check: ## Run every static check: format, lint, types, layers, generated files
 	@venv=$(VENV) && "$$venv/bin/python" -m tools.check

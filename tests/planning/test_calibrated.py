@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from stowage.api.refusal import Refusal
 from stowage.memory.calibration import (
     UNCALIBRATED,
     Calibration,
@@ -18,6 +19,7 @@ from stowage.memory.calibration import (
 from stowage.memory.device import DeviceMemory
 from stowage.memory.release.engine_version import EngineVersion, engine_version
 from stowage.planning.calibrated import calibrated_words
+from stowage.planning.explain.levers import lever_question
 from stowage.planning.plan import Plan, PlanRequest, plan
 from tests.hardware.objects import gpu_node
 from tests.planning.builders import chosen, inventory_of, llama_8b, spec_of
@@ -90,6 +92,17 @@ def test_starts_of_other_models_and_limits_teach_what_lies_outside_of_torch() ->
 )
 def test_starts_elsewhere_change_nothing(changes: dict[str, Any]) -> None:
     assert planned(learnt(0.3, **changes)) == planned()
+
+
+def test_levers_stand_on_what_was_measured_too() -> None:
+    calibration = learnt(0.6, 3)
+    request = PlanRequest(spec_of(engine=PINNED), llama_8b(), 1, calibration=calibration)
+    found = planned(calibration)
+    question = lever_question(request, found)
+    assert question is not None
+    same = question.refit()
+    assert not isinstance(same, Refusal)
+    assert same.kv_tokens == found.ledger.kv_tokens < planned().ledger.kv_tokens
 
 
 def test_a_plan_with_pinned_bytes_owes_its_cache_to_no_measurement() -> None:

@@ -6,6 +6,7 @@ hold; bytes per size are the weakest term of the ledger and carry a band of half
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from functools import lru_cache
 from typing import Final
 
@@ -40,7 +41,10 @@ def graph_bytes(setting: Setting, num_layers_on_rank: int) -> Estimate:
         step = version.capture_step_above_256 if own is None else _OWN_STEP
         sizes = capture_sizes(shape.max_num_seqs, shape.max_num_batched_tokens, limit, step)
     graphs = graph_bytes_per_size().scaled(len(sizes) * num_layers_on_rank / _REFERENCE_LAYERS)
-    scratch = split_bytes_per_token(setting.basis) * _largest_decode(sizes, shape)
+    per_token = split_bytes_per_token(setting.basis)
+    if not per_token:
+        return graphs
+    scratch = per_token * _largest_decode(sizes, shape)
     return graphs.plus(Estimate(scratch, scratch, scratch))
 
 
@@ -86,7 +90,9 @@ def _largest_decode(sizes: tuple[int, ...], shape: EngineShape) -> int:
     """Give the largest captured size that whole decode steps reach: a token of each request, and what is guessed."""
     guessed = shape.speculative.num_speculative_tokens if shape.speculative else 0
     most = shape.max_num_seqs * (1 + guessed)
-    return max((size for size in sizes if size <= most), default=0)
+    ordered = sorted(sizes)
+    reached = bisect_right(ordered, most)
+    return ordered[reached - 1] if reached else 0
 
 
 def _ceiling(setting: Setting) -> int:

@@ -3,9 +3,11 @@
 Run in an environment with vLLM's CPU build, never in the project's own; it imports nothing from this project:
 
     python parameter_bytes.py FOLDER '{"tensor_parallel_size": 2, "stage": 0}' [--names]
+    python parameter_bytes.py --serve
 
 FOLDER holds a config.json. The model is built on torch's meta device inside a pretended process group, and one
-line of JSON is printed; `--names` prints every tensor before it. `regenerate.py` keeps such lines in `golden/`.
+line of JSON is printed; `--names` prints every tensor before it. `--serve` loads vLLM once and answers a question
+from each line of standard input. `regenerate.py` keeps such answers in `golden/`.
 """
 
 # mypy: ignore-errors
@@ -14,6 +16,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
+import traceback
 from types import SimpleNamespace
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -34,6 +38,7 @@ from vllm.model_executor.layers.attention.mla_attention import MLAAttention
 from vllm.model_executor.layers.fused_moe.expert_map_manager import ExpertMapManager
 from vllm.model_executor.model_loader.utils import initialize_model
 from vllm.multimodal.processing.context import InputProcessingContext
+from vllm.multimodal.registry import MultiModalRegistry
 from vllm.transformers_utils.config import _CONFIG_REGISTRY
 from vllm.utils.torch_utils import set_default_torch_dtype
 
@@ -45,6 +50,7 @@ def main(folder: str, layout: dict, names: bool) -> None:
     know_model_type(folder)
     # InternVL looks for a video token in the vocabulary, which the folder does not have.
     InputProcessingContext.get_tokenizer = lambda self: SimpleNamespace(get_vocab=dict)
+    do_without_processors()
     arguments = EngineArgs(
         model=folder,
         load_format="dummy",
@@ -87,6 +93,42 @@ def main(folder: str, layout: dict, names: bool) -> None:
         "sliding_window": config.cache_config.sliding_window,
     }
     print(json.dumps(answer))
+
+
+def serve() -> None:
+    """Answer questions, [FOLDER, LAYOUT] in a line each, by {"answer": {…}} or {"error": "…"} in a line each.
+
+    Each is answered in a copy of this process, since building a model leaves its marks on vLLM.
+    """
+    for line in sys.stdin:
+        with tempfile.TemporaryFile("w+") as answer, tempfile.TemporaryFile("w+") as problem:
+            child = os.fork()
+            if not child:
+                answer_in_copy(*json.loads(line), answer, problem)
+            failed = os.waitpid(child, 0)[1]
+            said = last_line(problem if failed else answer)
+        print(json.dumps({"error": said} if failed else {"answer": json.loads(said)}), flush=True)
+
+
+def answer_in_copy(folder: str, layout: dict, answer, problem) -> None:
+    """Answer into these files and end the process."""
+    os.dup2(answer.fileno(), 1)
+    os.dup2(problem.fileno(), 2)
+    status = 1
+    try:
+        main(folder, layout, names=False)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def last_line(file) -> str:
+    file.seek(0)
+    return (file.read().strip().splitlines() or ["ended without a word"])[-1]
 
 
 def once_per_storage(tensors: dict) -> dict:
@@ -156,6 +198,19 @@ def pretend_sparse_attention() -> None:
     MLAAttention.__init__ = lambda self, *args, use_sparse=False, **kwargs: create(self, *args, **kwargs)
 
 
+def do_without_processors() -> None:
+    """Let a model be multimodal though its image processor is in its own repository only (Kimi K2.5)."""
+    find = MultiModalRegistry.get_processing_info
+
+    def found_or_pretended(self, *args, **kwargs):
+        try:
+            return find(self, *args, **kwargs)
+        except OSError:
+            return SimpleNamespace(supported_mm_limits={"image": None})
+
+    MultiModalRegistry.get_processing_info = found_or_pretended
+
+
 def stay_on_meta() -> None:
     """Let a module that asks for the real device (Kimi K2.5's tower) change its dtype only."""
     move = torch.nn.Module.to
@@ -163,4 +218,7 @@ def stay_on_meta() -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], json.loads(sys.argv[2]), "--names" in sys.argv)
+    if sys.argv[1] == "--serve":
+        serve()
+    else:
+        main(sys.argv[1], json.loads(sys.argv[2]), "--names" in sys.argv)

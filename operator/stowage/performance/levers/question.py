@@ -14,6 +14,7 @@ from math import ceil
 from stowage.api.refusal import Refusal
 from stowage.hardware.gpu import Gpu
 from stowage.memory.budget import ledger
+from stowage.memory.calibration import UNCALIBRATED, Calibration
 from stowage.memory.device import DeviceMemory
 from stowage.memory.ledger import Ledger
 from stowage.memory.shape import EngineShape
@@ -32,7 +33,8 @@ class LeverQuestion:
     `total_memory_bytes` is what CUDA sees on its GPUs. `hourly` gives the cost of a GPU for an hour (1 where costs
     are in GPU-hours). `others` are the GPUs that might be used instead. `kv_factor` is how much smaller a
     compressed KV cache is taken to be. `keeps_kv_bytes`: pinned KV bytes are the user's and stay; those that the plan
-    pinned, at the lower end of their band, are found anew for every change.
+    pinned, at the lower end of their band, are found anew for every change. `calibration` is what measured start-ups
+    taught the plan's own ledger.
     """
 
     serving: Serving
@@ -42,6 +44,7 @@ class LeverQuestion:
     others: tuple[Gpu, ...] = ()
     kv_factor: int = 4
     keeps_kv_bytes: bool = False
+    calibration: Calibration = UNCALIBRATED
 
     @cached_property
     def load(self) -> Traffic:
@@ -93,30 +96,30 @@ class LeverQuestion:
         total = self.total_memory_bytes if gpu is None else gpu.cuda_total_bytes
         device = DeviceMemory.of_gpu(wanted.gpu, total)
         if wanted.shape.kv_cache_memory_bytes is None or self.keeps_kv_bytes:
-            return _filled(wanted, device)
-        free = _ledger(replace(wanted, shape=replace(wanted.shape, kv_cache_memory_bytes=None)), device)
+            return self._filled(wanted, device)
+        free = self._ledger(replace(wanted, shape=replace(wanted.shape, kv_cache_memory_bytes=None)), device)
         if isinstance(free, Refusal):
             return free
         pinned = max(1, int(free.kv_cache_band.low))
-        return _filled(replace(wanted, shape=replace(wanted.shape, kv_cache_memory_bytes=pinned)), device)
+        return self._filled(
+            replace(wanted, shape=replace(wanted.shape, kv_cache_memory_bytes=pinned)), device
+        )
+
+    def _filled(self, serving: Serving, device: DeviceMemory) -> Serving | Refusal:
+        """Give the replica with the KV cache that its settings leave on a device."""
+        found = self._ledger(serving, device)
+        return found if isinstance(found, Refusal) else replace(serving, kv_tokens=found.kv_tokens)
+
+    def _ledger(self, serving: Serving, device: DeviceMemory) -> Ledger | Refusal:
+        found = ledger(serving.profile, serving.shape, device, serving.version, self.calibration)
+        if isinstance(found, Refusal):
+            return found
+        return found if found.refusal is None else found.refusal
 
     def requests_at_once(self, serving: Serving) -> float:
         """Give how many requests of this traffic a replica runs at once, whatever is asked."""
         by_kv = max(1.0, serving.kv_tokens / max(1.0, self.load.mean_context_tokens))
         return serving.shape.data_parallel_size * min(by_kv, float(serving.shape.max_num_seqs))
-
-
-def _filled(serving: Serving, device: DeviceMemory) -> Serving | Refusal:
-    """Give the replica with the KV cache that its settings leave on a device."""
-    found = _ledger(serving, device)
-    return found if isinstance(found, Refusal) else replace(serving, kv_tokens=found.kv_tokens)
-
-
-def _ledger(serving: Serving, device: DeviceMemory) -> Ledger | Refusal:
-    found = ledger(serving.profile, serving.shape, device, serving.version)
-    if isinstance(found, Refusal):
-        return found
-    return found if found.refusal is None else found.refusal
 
 
 def in_flight(question: LeverQuestion) -> str:

@@ -44,6 +44,7 @@ def lever_question(request: PlanRequest, plan: Plan) -> LeverQuestion | None:
         hourly=request.prices.rank,
         others=usual_gpus(),
         keeps_kv_bytes=request.spec.engine.kv_cache_memory is not None,
+        calibration=request.calibration,
     )
 
 

@@ -174,6 +174,13 @@ def _most_rate(judge: Judge, candidate: Candidate, kv_tokens: int, traffic: Traf
 
 
 def _least_key(judge: Judge, option: Option, target: Target) -> Key:
+    known = judge.leasts.get((id(option), target))
+    if known is None:
+        known = judge.leasts[id(option), target] = option, _key_of_latencies(judge, option, target)
+    return known[1]
+
+
+def _key_of_latencies(judge: Judge, option: Option, target: Target) -> Key:
     """Bound a key by latencies that no budget of tokens per step goes below, with memory out of the way.
 
     TTFT and TPOT pull the budget to different ends, so each is taken at the end that suits it.

@@ -101,6 +101,9 @@ class Judge:
     ideals: dict[int, tuple[Candidate, EngineSettings]] = field(default_factory=dict)
     """The settings that no memory limits, kept in the same way for who works out bounds."""
 
+    leasts: dict[tuple[int, Target], tuple[Option, Key]] = field(default_factory=dict)
+    """Keys that latencies alone keep an option above at a target, kept in the same way."""
+
     @property
     def demand(self) -> Demand:
         """What the deployment is asked to do."""
