@@ -7,8 +7,10 @@ cluster's keys or another pod's volumes.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -95,13 +97,28 @@ def interpreter_roots(directories: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(found))
 
 
+def closed_directories(paths: Iterable[str]) -> list[str]:
+    """Return the outermost directory above each path that only its owner may pass, as another user's home.
+
+    A container that runs as somebody else sees nothing in there, unless an empty directory takes its place.
+    """
+    found: list[str] = []
+    for path in paths:
+        above = reversed(Path(path).parents)
+        closed = (each for each in above if each.is_dir() and not each.stat().st_mode & stat.S_IXOTH)
+        found += [str(each) for each in islice(closed, 1)]
+    return list(dict.fromkeys(found))
+
+
 def _layout(setup: ContainerSetup, security: Mapping[str, Any]) -> RootLayout:
     home = str(Path.home())
     python_path = [entry for entry in setup.image.env.get("PYTHONPATH", "").split(":") if entry]
+    exposed = (*interpreter_roots(setup.image.path), *python_path, *setup.image.expose)
+    private = ["/tmp", "/var/tmp", *map(str, setup.hidden), *closed_directories(exposed)]
     return RootLayout(
         mounts=tuple(_mounts(setup)),
-        private=("/tmp", "/var/tmp", *(() if home == "/" else (home,)), *map(str, setup.hidden)),
-        exposed=(*interpreter_roots(setup.image.path), *python_path, *setup.image.expose),
+        private=(*private, *(() if home == "/" else (home,))),
+        exposed=exposed,
         read_only_root=bool(security.get("readOnlyRootFilesystem")),
         own_proc=setup.isolation.own_processes,
     )

@@ -8,6 +8,7 @@ import pytest
 from e2e.localnode.container_root import (
     ConfigError,
     ContainerSetup,
+    closed_directories,
     interpreter_roots,
     join_spec,
     launch_spec,
@@ -106,3 +107,15 @@ def test_an_environment_is_visible_with_every_installation_that_its_interpreter_
     alias.symlink_to(real)
     (venv / "bin" / "python3").symlink_to(alias / "bin" / "python3")
     assert interpreter_roots([str(venv / "bin")]) == [str(venv), str(alias), str(real)]
+
+
+def test_a_directory_that_only_its_owner_may_pass_is_named_once_and_the_outermost(tmp_path: Path) -> None:
+    first = next((each for each in reversed(tmp_path.parents) if not each.stat().st_mode & 0o001), None)
+    home = tmp_path / "home"
+    inner = home / "inner"
+    (inner / "python" / "bin").mkdir(parents=True)
+    (tmp_path / "open").mkdir()
+    for directory, mode in ((tmp_path, 0o755), (home, 0o700), (inner, 0o700)):
+        directory.chmod(mode)
+    assert closed_directories([str(inner / "python"), str(inner)]) == [str(first or home)]
+    assert closed_directories(["/usr/bin", str(tmp_path / "open")]) == ([str(first)] if first else [])
